@@ -1,0 +1,1 @@
+//! Weir: a Kubernetes-native load balancer on the Linux kernel's own IPVS.
