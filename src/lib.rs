@@ -1,1 +1,2 @@
 //! Weir: a Kubernetes-native load balancer on the Linux kernel's own IPVS.
+pub mod netlink;
