@@ -1,2 +1,3 @@
 //! Weir: a Kubernetes-native load balancer on the Linux kernel's own IPVS.
+pub mod ipvs;
 pub mod netlink;

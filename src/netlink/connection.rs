@@ -77,13 +77,21 @@ impl Connection {
     }
 
     fn try_open(protocol: net::Protocol) -> rustix::io::Result<Self> {
-        let socket =
-            net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol))?;
+        let socket = net::socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            Some(protocol),
+        )?;
         net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(ANSWER_TIMEOUT))?;
         // Without the capability the default buffer stays; MESSAGES_PER_SEND is chosen to fit it.
         let _ = sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BUFFER);
-        Ok(Self { socket, sequence: 0, receive: vec![0; RECEIVE_BUFFER] })
+        Ok(Self {
+            socket,
+            sequence: 0,
+            receive: vec![0; RECEIVE_BUFFER],
+        })
     }
 
     /// Sends all messages of a batch in as few system calls as is safe, and says which the kernel refused.

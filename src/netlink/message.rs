@@ -63,7 +63,9 @@ impl Batch {
         let start = self.buffer.len();
         self.starts.push(start);
         self.buffer.extend_from_slice(&[0; HEADER]);
-        write(&mut MessageWriter { buffer: &mut self.buffer });
+        write(&mut MessageWriter {
+            buffer: &mut self.buffer,
+        });
         let length = (self.buffer.len() - start) as u32;
         self.buffer[start..start + 4].copy_from_slice(&length.to_ne_bytes());
         self.buffer[start + 4..start + 6].copy_from_slice(&kind.to_ne_bytes());
@@ -235,7 +237,10 @@ impl<'a> Iterator for Messages<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let length = read_u32(self.rest)? as usize;
-        let message = self.rest.get(..length).filter(|message| message.len() >= HEADER)?;
+        let message = self
+            .rest
+            .get(..length)
+            .filter(|message| message.len() >= HEADER)?;
         self.rest = self.rest.get(align(length)..).unwrap_or_default();
         let kind = read_u16(&message[4..])?;
         let payload = &message[HEADER..];
@@ -246,7 +251,11 @@ impl<'a> Iterator for Messages<'a> {
             NLMSG_NOOP => Body::Nothing,
             kind => Body::Reply { kind, payload },
         };
-        Some(Received { sequence: read_u32(&message[8..])?, flags: read_u16(&message[6..])?, body })
+        Some(Received {
+            sequence: read_u32(&message[8..])?,
+            flags: read_u16(&message[6..])?,
+            body,
+        })
     }
 }
 
@@ -273,9 +282,15 @@ impl<'a> Iterator for Attributes<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let length = usize::from(read_u16(self.rest)?);
-        let attribute = self.rest.get(..length).filter(|attribute| attribute.len() >= ATTRIBUTE_HEADER)?;
+        let attribute = self
+            .rest
+            .get(..length)
+            .filter(|attribute| attribute.len() >= ATTRIBUTE_HEADER)?;
         self.rest = self.rest.get(align(length)..).unwrap_or_default();
-        Some((read_u16(&attribute[2..])? & TYPE_MASK, &attribute[ATTRIBUTE_HEADER..]))
+        Some((
+            read_u16(&attribute[2..])? & TYPE_MASK,
+            &attribute[ATTRIBUTE_HEADER..],
+        ))
     }
 }
 
@@ -341,7 +356,11 @@ mod tests {
             message.u16_be(4, 80);
         });
         let mut messages = Messages::new(batch.bytes(0, 1));
-        let Some(Received { body: Body::Reply { kind: 30, payload }, .. }) = messages.next() else {
+        let Some(Received {
+            body: Body::Reply { kind: 30, payload },
+            ..
+        }) = messages.next()
+        else {
             panic!("a reply of type 30");
         };
         let attributes: Vec<_> = Attributes::after_header(payload, 4).collect();
@@ -356,7 +375,11 @@ mod tests {
     fn an_error_carries_a_positive_errno() {
         let mut datagram = vec![20, 0, 0, 0, 2, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0];
         datagram.extend_from_slice(&(-17i32).to_ne_bytes());
-        let expected = Received { sequence: 5, flags: 0, body: Body::Ended { errno: 17 } };
+        let expected = Received {
+            sequence: 5,
+            flags: 0,
+            body: Body::Ended { errno: 17 },
+        };
         assert_eq!(Messages::new(&datagram).collect::<Vec<_>>(), [expected]);
     }
 

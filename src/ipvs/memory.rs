@@ -1,0 +1,147 @@
+//! A table in memory that refuses what the kernel refuses.
+
+use std::collections::btree_map;
+
+use super::diff::Change;
+use super::netlink::IpvsError;
+use super::outcome::{ChangeError, Failure, Outcome};
+use super::table::{Destination, DestinationKey, Entry, Family, Service, ServiceKey, Table};
+use super::{ForwardingMethod, Scheduler, TableStore};
+
+/// A table that behaves as the kernel's does, for tests and for planning against a table that is not there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemoryTable {
+    /// What it holds.
+    pub table: Table,
+    /// Schedulers it lacks, as a kernel lacks those whose module is missing.
+    pub missing_schedulers: Vec<Scheduler>,
+}
+
+impl MemoryTable {
+    /// A table with this content that knows every scheduler.
+    pub fn new(table: Table) -> Self {
+        Self {
+            table,
+            missing_schedulers: Vec::new(),
+        }
+    }
+
+    /// Makes one change, or refuses it as the kernel would.
+    ///
+    /// # Errors
+    ///
+    /// As the kernel's.
+    pub fn change(&mut self, change: &Change) -> Result<(), ChangeError> {
+        let services = &mut self.table.services;
+        match change {
+            Change::AddService { key, service } => match services.entry(*key) {
+                btree_map::Entry::Occupied(_) => Err(ChangeError::AlreadyThere),
+                btree_map::Entry::Vacant(place) => {
+                    check_service(key, service, &self.missing_schedulers)?;
+                    place.insert(Entry {
+                        service: service.clone(),
+                        destinations: Default::default(),
+                    });
+                    Ok(())
+                }
+            },
+            Change::EditService { key, service } => {
+                let entry = services.get_mut(key).ok_or(ChangeError::NotThere)?;
+                check_service(key, service, &self.missing_schedulers)?;
+                entry.service = service.clone();
+                Ok(())
+            }
+            Change::DeleteService { key } => services.remove(key).map(drop).ok_or(ChangeError::NotThere),
+            Change::AddDestination {
+                service,
+                key,
+                destination,
+            } => {
+                let entry = services.get_mut(service).ok_or(ChangeError::NotThere)?;
+                check_destination(service, key, destination)?;
+                match entry.destinations.entry(*key) {
+                    btree_map::Entry::Occupied(_) => Err(ChangeError::AlreadyThere),
+                    btree_map::Entry::Vacant(place) => {
+                        place.insert(*destination);
+                        Ok(())
+                    }
+                }
+            }
+            Change::EditDestination {
+                service,
+                key,
+                destination,
+            } => {
+                let entry = services.get_mut(service).ok_or(ChangeError::NotThere)?;
+                check_destination(service, key, destination)?;
+                *entry.destinations.get_mut(key).ok_or(ChangeError::NotThere)? = *destination;
+                Ok(())
+            }
+            Change::DeleteDestination { service, key } => {
+                let entry = services.get_mut(service).ok_or(ChangeError::NotThere)?;
+                entry
+                    .destinations
+                    .remove(key)
+                    .map(drop)
+                    .ok_or(ChangeError::NotThere)
+            }
+        }
+    }
+}
+
+fn check_service(key: &ServiceKey, service: &Service, missing: &[Scheduler]) -> Result<(), ChangeError> {
+    if let Some(scheduler) = service
+        .scheduler
+        .as_ref()
+        .filter(|scheduler| missing.contains(scheduler))
+    {
+        return Err(ChangeError::NoScheduler(scheduler.name().into()));
+    }
+    let all_ports = matches!(key, ServiceKey::Address { port: 0, .. });
+    // The kernel takes an all-ports service only where persistence ties the ports of a client together.
+    if all_ports && service.persistence.is_none() {
+        Err(ChangeError::Invalid)
+    } else {
+        Ok(())
+    }
+}
+
+fn check_destination(
+    service: &ServiceKey,
+    key: &DestinationKey,
+    destination: &Destination,
+) -> Result<(), ChangeError> {
+    let other_family = Family::of(key.address) != service.family();
+    let tunnel = matches!(destination.forwarding, ForwardingMethod::Tunnel(_));
+    if (other_family && !tunnel) || key.address.is_unspecified() || key.address.is_multicast() {
+        return Err(ChangeError::Invalid);
+    }
+    if destination.lower_threshold > destination.upper_threshold {
+        return Err(ChangeError::Thresholds);
+    }
+    Ok(())
+}
+
+impl TableStore for MemoryTable {
+    fn list(&mut self) -> Result<Table, IpvsError> {
+        Ok(self.table.clone())
+    }
+
+    fn read(&mut self, keys: &mut dyn Iterator<Item = ServiceKey>) -> Result<Table, IpvsError> {
+        let services = keys
+            .filter_map(|key| self.table.services.get(&key).map(|entry| (key, entry.clone())))
+            .collect();
+        Ok(Table { services })
+    }
+
+    fn apply(&mut self, changes: Vec<Change>) -> Outcome {
+        let mut outcome = Outcome::default();
+        for change in changes {
+            match self.change(&change) {
+                Ok(()) => outcome.applied += 1,
+                Err(error) => outcome.failures.push(Failure { change, error }),
+            }
+        }
+        outcome
+    }
+}

@@ -1,0 +1,58 @@
+//! IPVS: the kernel's table as a value, the difference of two tables, and the ways to read and change one.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `table`, `scheduler`, `forwarding` | the table and its words; pure |
+//! | `listing` | the table with what the kernel counts; pure |
+//! | `diff` | two tables → changes in order; pure |
+//! | `outcome` | what became of changes, errnos as advice; pure |
+//! | `wire` | attributes ↔ values; pure |
+//! | `memory` | a table in memory that refuses like the kernel |
+//! | `netlink` | the kernel's table |
+
+mod diff;
+mod forwarding;
+mod listing;
+mod memory;
+mod netlink;
+mod outcome;
+mod scheduler;
+mod table;
+pub mod wire;
+
+pub use diff::{Change, diff};
+pub use forwarding::{ForwardingMethod, Tunnel, TunnelChecksum};
+pub use listing::{Connections, ListedDestination, ListedService, Statistics};
+pub use memory::MemoryTable;
+pub use netlink::{Info, IpvsError, KernelTable};
+pub use outcome::{ChangeError, Failure, Outcome};
+pub use scheduler::{NAME_MAX as SCHEDULER_NAME_MAX, Scheduler, SchedulerNameError};
+pub use table::{
+    Destination, DestinationKey, Entry, Family, Granularity, Persistence, Protocol, SchedulerFlags, Service,
+    ServiceKey, ServiceKeyError, SyncDaemon, SyncDaemonRole, Table, Timeouts, Weight,
+};
+
+/// A table that can be read and changed: the kernel's, or one in memory.
+pub trait TableStore {
+    /// Reads the whole table.
+    ///
+    /// The kernel's dumps carry no mark of consistency: what another program adds or deletes meanwhile can hide
+    /// entries that were there throughout. So nothing may be concluded from an entry's absence; a change that
+    /// meets the unexpected says so in its outcome and is followed by [`TableStore::read`] of that service.
+    ///
+    /// # Errors
+    ///
+    /// The kernel could not be asked.
+    fn list(&mut self) -> Result<Table, IpvsError>;
+
+    /// Reads the given services, each with all its destinations. Costs as much as they are many, however large
+    /// the table.
+    ///
+    /// # Errors
+    ///
+    /// The kernel could not be asked.
+    fn read(&mut self, keys: &mut dyn Iterator<Item = ServiceKey>) -> Result<Table, IpvsError>;
+
+    /// Makes changes in their order, and goes on after a failed one where later changes do not depend on it.
+    fn apply(&mut self, changes: Vec<Change>) -> Outcome;
+}

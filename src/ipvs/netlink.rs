@@ -1,0 +1,407 @@
+//! The kernel's IPVS table of the network namespace in which the connection was opened.
+
+use std::collections::BTreeSet;
+
+use thiserror::Error;
+
+use crate::netlink::{
+    Batch, Connection, Family as GenericFamily, MessageWriter, NetlinkError, flags, read_u32,
+};
+
+use super::TableStore;
+use super::diff::Change;
+use super::listing::{ListedDestination, ListedService};
+use super::outcome::{ChangeError, Failure, Outcome};
+use super::table::{ServiceKey, SyncDaemon, SyncDaemonRole, Table, Timeouts};
+use super::wire::{self, command};
+
+const ENOENT: i32 = 2;
+const EPERM: i32 = 1;
+const ESRCH: i32 = 3;
+
+/// Why the kernel's IPVS could not be asked.
+#[derive(Debug, Error)]
+pub enum IpvsError {
+    /// The kernel has no IPVS and could not load it.
+    #[error(
+        "this kernel has no IPVS: load its module (modprobe ip_vs), or install the kernel package that holds it \
+         (Debian: linux-image-amd64; RHEL: kernel-modules; cloud images often ship without it)"
+    )]
+    NoIpvs,
+    /// The process may not read or change the table.
+    #[error(
+        "not permitted to administer IPVS: CAP_NET_ADMIN in the initial user namespace is needed (run as root, \
+         or give the container the capability NET_ADMIN)"
+    )]
+    NotPermitted,
+    /// The exchange failed.
+    #[error("cannot {act}")]
+    Netlink {
+        /// What was asked.
+        act: &'static str,
+        /// Why it failed.
+        #[source]
+        source: NetlinkError,
+    },
+}
+
+impl IpvsError {
+    fn from(act: &'static str) -> impl Fn(NetlinkError) -> Self {
+        move |source| match source {
+            NetlinkError::Refused(refused) if refused.0 == EPERM => Self::NotPermitted,
+            source => Self::Netlink { act, source },
+        }
+    }
+}
+
+/// What the kernel says of its IPVS (`ipvsadm` prints it first).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Info {
+    /// Version: major, minor and patch in the low three bytes.
+    pub version: u32,
+    /// Slots of the connection table.
+    pub connection_table_size: u32,
+}
+
+/// The kernel's table.
+#[derive(Debug)]
+pub struct KernelTable {
+    connection: Connection,
+    family: GenericFamily,
+    batch: Batch,
+}
+
+impl KernelTable {
+    /// Opens the table of the calling thread's network namespace. The kernel loads ip_vs if it can.
+    ///
+    /// # Errors
+    ///
+    /// [`IpvsError::NoIpvs`] where the kernel has no IPVS.
+    pub fn open() -> Result<Self, IpvsError> {
+        let (connection, family) =
+            GenericFamily::connect(wire::FAMILY_NAME, wire::FAMILY_VERSION).map_err(|error| match error {
+                NetlinkError::Refused(refused) if refused.0 == ENOENT => IpvsError::NoIpvs,
+                error => IpvsError::from("look for the kernel's IPVS")(error),
+            })?;
+        Ok(Self {
+            connection,
+            family,
+            batch: Batch::default(),
+        })
+    }
+
+    /// Version and table size.
+    ///
+    /// # Errors
+    ///
+    /// The kernel could not be asked.
+    pub fn info(&mut self) -> Result<Info, IpvsError> {
+        let mut info = Info::default();
+        self.request(
+            "read IPVS's version",
+            command::GET_INFO,
+            0,
+            |_| {},
+            |payload| {
+                for (kind, value) in GenericFamily::attributes(payload) {
+                    let value = read_u32(value).unwrap_or_default();
+                    match kind {
+                        1 => info.version = value,
+                        2 => info.connection_table_size = value,
+                        _ => {}
+                    }
+                }
+            },
+        )?;
+        Ok(info)
+    }
+
+    /// Every service with its destinations and counters, in the order of their keys (`ipvsadm -Ln --stats`).
+    ///
+    /// # Errors
+    ///
+    /// The kernel could not be asked.
+    pub fn listing(&mut self) -> Result<Vec<ListedService>, IpvsError> {
+        let mut listing = Vec::new();
+        self.request(
+            "list services",
+            command::GET_SERVICE,
+            flags::DUMP,
+            |_| {},
+            |payload| {
+                listing.extend(wire::read_service(GenericFamily::attributes(payload)));
+            },
+        )?;
+        listing.sort_by_key(|service| service.key);
+        for service in &mut listing {
+            self.fill_destinations(service)?;
+        }
+        Ok(listing)
+    }
+
+    /// One service with its destinations and counters, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// The kernel could not be asked.
+    pub fn service(&mut self, key: &ServiceKey) -> Result<Option<ListedService>, IpvsError> {
+        let mut found = None;
+        let answer = self.connection.request(
+            self.family.number,
+            0,
+            |message| {
+                self.family.command(message, command::GET_SERVICE);
+                wire::write_service_key(message, key);
+            },
+            |_, payload| found = wire::read_service(GenericFamily::attributes(payload)),
+        );
+        match answer {
+            Err(NetlinkError::Refused(refused)) if refused.0 == ESRCH => return Ok(None),
+            answer => answer.map_err(IpvsError::from("read a service"))?,
+        }
+        if let Some(service) = &mut found {
+            self.fill_destinations(service)?;
+        }
+        Ok(found)
+    }
+
+    fn fill_destinations(&mut self, service: &mut ListedService) -> Result<(), IpvsError> {
+        let ListedService {
+            key, destinations, ..
+        } = service;
+        let read = |payload: &[u8]| -> Option<ListedDestination> {
+            wire::read_destination(GenericFamily::attributes(payload), key.family())
+        };
+        let write = |message: &mut MessageWriter<'_>| wire::write_service_key(message, key);
+        self.request(
+            "list destinations",
+            command::GET_DEST,
+            flags::DUMP,
+            write,
+            |payload| {
+                destinations.extend(read(payload));
+            },
+        )?;
+        destinations.sort_by_key(|destination| destination.key);
+        Ok(())
+    }
+
+    /// The connection timeouts (`ipvsadm -L --timeout`).
+    ///
+    /// # Errors
+    ///
+    /// The kernel could not be asked.
+    pub fn timeouts(&mut self) -> Result<Timeouts, IpvsError> {
+        let mut timeouts = None;
+        self.request(
+            "read the timeouts",
+            command::GET_CONFIG,
+            0,
+            |_| {},
+            |payload| {
+                timeouts = Some(wire::read_timeouts(GenericFamily::attributes(payload)));
+            },
+        )?;
+        timeouts.ok_or_else(|| IpvsError::from("read the timeouts")(NetlinkError::OutcomeUnknown))
+    }
+
+    /// Sets the connection timeouts; a zero leaves one as it is (`ipvsadm --set`).
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused them.
+    pub fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), IpvsError> {
+        let write = |message: &mut MessageWriter<'_>| wire::write_timeouts(message, timeouts);
+        self.request("set the timeouts", command::SET_CONFIG, 0, write, |_| {})
+    }
+
+    /// The sync daemons that run (`ipvsadm -L --daemon`).
+    ///
+    /// # Errors
+    ///
+    /// The kernel could not be asked.
+    pub fn daemons(&mut self) -> Result<Vec<SyncDaemon>, IpvsError> {
+        let mut daemons = Vec::new();
+        self.request(
+            "list the sync daemons",
+            command::GET_DAEMON,
+            flags::DUMP,
+            |_| {},
+            |payload| {
+                daemons.extend(wire::read_daemon(GenericFamily::attributes(payload)));
+            },
+        )?;
+        daemons.sort_by_key(|daemon| daemon.role);
+        Ok(daemons)
+    }
+
+    /// Starts a sync daemon (`ipvsadm --start-daemon`).
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if one of this role runs, `ENODEV` without the interface.
+    pub fn start_daemon(&mut self, daemon: &SyncDaemon) -> Result<(), IpvsError> {
+        let write = |message: &mut MessageWriter<'_>| wire::write_daemon(message, daemon);
+        self.request("start a sync daemon", command::NEW_DAEMON, 0, write, |_| {})
+    }
+
+    /// Stops the sync daemon of a role (`ipvsadm --stop-daemon`).
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` if none runs.
+    pub fn stop_daemon(&mut self, role: SyncDaemonRole) -> Result<(), IpvsError> {
+        let write = |message: &mut MessageWriter<'_>| wire::write_daemon_role(message, role);
+        self.request("stop a sync daemon", command::DEL_DAEMON, 0, write, |_| {})
+    }
+
+    /// Zeroes the counters of one service or of all (`ipvsadm -Z`).
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` if the service is not there.
+    pub fn zero(&mut self, service: Option<&ServiceKey>) -> Result<(), IpvsError> {
+        let write = |message: &mut MessageWriter<'_>| {
+            if let Some(key) = service {
+                wire::write_service_key(message, key);
+            }
+        };
+        self.request("zero the counters", command::ZERO, 0, write, |_| {})
+    }
+
+    fn request(
+        &mut self,
+        act: &'static str,
+        command: u8,
+        request_flags: u16,
+        write: impl FnOnce(&mut MessageWriter<'_>),
+        mut on_reply: impl FnMut(&[u8]),
+    ) -> Result<(), IpvsError> {
+        let family = self.family;
+        self.connection
+            .request(
+                family.number,
+                request_flags,
+                |message| {
+                    family.command(message, command);
+                    write(message);
+                },
+                |_, payload| on_reply(payload),
+            )
+            .map_err(IpvsError::from(act))
+    }
+
+    /// Makes `changes` of which each is independent of the success of those before it, but for `skip`.
+    fn apply_batch(&mut self, changes: &[Change], skip: &BTreeSet<ServiceKey>) -> Vec<(usize, ChangeError)> {
+        self.batch.clear();
+        let mut sent = Vec::with_capacity(changes.len());
+        let mut failures = Vec::new();
+        for (index, change) in changes.iter().enumerate() {
+            if skip.contains(change.service()) {
+                failures.push((index, ChangeError::Skipped));
+                continue;
+            }
+            let family = self.family;
+            self.batch
+                .push(family.number, 0, |message| write_change(message, family, change));
+            sent.push(index);
+        }
+        match self.connection.batch(&mut self.batch) {
+            Ok(refused) => failures.extend(refused.into_iter().map(|(place, refused)| {
+                let index = sent[place];
+                (index, ChangeError::from_errno(&changes[index], refused.0))
+            })),
+            Err(error) => {
+                let unknown = ChangeError::Unknown(error.to_string().into());
+                failures.extend(sent.into_iter().map(|index| (index, unknown.clone())));
+            }
+        }
+        failures
+    }
+}
+
+/// Writes the request that makes a change.
+fn write_change(message: &mut MessageWriter<'_>, family: GenericFamily, change: &Change) {
+    match change {
+        Change::AddService { key, service } => {
+            family.command(message, command::NEW_SERVICE);
+            wire::write_service(message, key, service);
+        }
+        Change::EditService { key, service } => {
+            family.command(message, command::SET_SERVICE);
+            wire::write_service(message, key, service);
+        }
+        Change::DeleteService { key } => {
+            family.command(message, command::DEL_SERVICE);
+            wire::write_service_key(message, key);
+        }
+        Change::AddDestination {
+            service,
+            key,
+            destination,
+        } => {
+            family.command(message, command::NEW_DEST);
+            wire::write_service_key(message, service);
+            wire::write_destination(message, key, destination);
+        }
+        Change::EditDestination {
+            service,
+            key,
+            destination,
+        } => {
+            family.command(message, command::SET_DEST);
+            wire::write_service_key(message, service);
+            wire::write_destination(message, key, destination);
+        }
+        Change::DeleteDestination { service, key } => {
+            family.command(message, command::DEL_DEST);
+            wire::write_service_key(message, service);
+            wire::write_destination_key(message, key);
+        }
+    }
+}
+
+/// Changes encoded at a time, so that the memory for their bytes stays small however many there are.
+const CHANGES_PER_BATCH: usize = 4096;
+
+impl TableStore for KernelTable {
+    fn list(&mut self) -> Result<Table, IpvsError> {
+        Ok(self.listing()?.into_iter().collect())
+    }
+
+    fn read(&mut self, keys: &mut dyn Iterator<Item = ServiceKey>) -> Result<Table, IpvsError> {
+        let mut listing = Vec::new();
+        for key in keys {
+            listing.extend(self.service(&key)?);
+        }
+        Ok(listing.into_iter().collect())
+    }
+
+    /// A destination whose service could not be added is refused by the kernel as "not there"; it is reported as
+    /// skipped, because its own picture was not stale.
+    fn apply(&mut self, changes: Vec<Change>) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut not_set_up = BTreeSet::new();
+        let mut rest = changes;
+        while !rest.is_empty() {
+            let later = rest.split_off(rest.len().min(CHANGES_PER_BATCH));
+            let mut failed = self.apply_batch(&rest, &not_set_up);
+            failed.sort_by_key(|(index, _)| *index);
+            outcome.applied += rest.len() - failed.len();
+            for (index, error) in failed {
+                let change = rest[index].clone();
+                let error = if error == ChangeError::NotThere && not_set_up.contains(change.service()) {
+                    ChangeError::Skipped
+                } else {
+                    error
+                };
+                if matches!(change, Change::AddService { .. }) && error != ChangeError::AlreadyThere {
+                    not_set_up.insert(*change.service());
+                }
+                outcome.failures.push(Failure { change, error });
+            }
+            rest = later;
+        }
+        outcome
+    }
+}
