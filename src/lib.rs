@@ -1,3 +1,4 @@
 //! Weir: a Kubernetes-native load balancer on the Linux kernel's own IPVS.
+pub mod api;
 pub mod ipvs;
 pub mod netlink;

@@ -1,0 +1,125 @@
+//! NodeState: what one node's agent has programmed. Its name is the node's; only that agent writes it.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Nothing is asked of a NodeState: all it says is in its status.
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "weir.dev",
+    version = "v1alpha1",
+    kind = "NodeState",
+    plural = "nodestates",
+    shortname = "ipvsnode",
+    category = "weir",
+    category = "ipvs",
+    derive = "PartialEq",
+    status = "NodeStateStatus",
+    doc = "What one node's agent has programmed. Only that agent writes it.",
+    printcolumn(json_path = ".status.desired.services", name = "Desired", type_ = "integer"),
+    printcolumn(
+        json_path = ".status.programmed.services",
+        name = "Programmed",
+        type_ = "integer"
+    ),
+    printcolumn(
+        json_path = ".status.programmed.destinations",
+        name = "Destinations",
+        type_ = "integer"
+    ),
+    printcolumn(json_path = ".status.failureCount", name = "Failures", type_ = "integer"),
+    printcolumn(json_path = ".status.findingCount", name = "Findings", type_ = "integer"),
+    printcolumn(
+        json_path = ".status.agentVersion",
+        name = "Agent",
+        type_ = "string",
+        priority = 1
+    ),
+    printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStateSpec {}
+
+/// What the agent has done, and what kept it from doing more.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStateStatus {
+    /// The agent's version.
+    #[schemars(length(max = 64))]
+    pub agent_version: String,
+    /// The node's part in each director group that its labels put it in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub roles: Vec<RoleReport>,
+    /// What the node should have.
+    pub desired: Programmed,
+    /// What it has, of what is Weir's.
+    pub programmed: Programmed,
+    /// Virtual services in the kernel that are not Weir's, and left alone.
+    pub foreign_services: i32,
+    /// How many changes the kernel refuses.
+    pub failure_count: i32,
+    /// The first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 512)))]
+    pub failures: Vec<String>,
+    /// How many findings there are on objects that this node concerns itself with.
+    pub finding_count: i32,
+    /// The first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub findings: Vec<FindingReport>,
+}
+
+/// A configuration in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Programmed {
+    /// Equal digests mean equal configurations.
+    #[schemars(length(max = 64))]
+    pub digest: String,
+    /// Virtual services of the kernel's table.
+    pub services: i32,
+    /// Destinations.
+    pub destinations: i32,
+}
+
+/// The node's part in one director group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RoleReport {
+    /// The group's name.
+    #[schemars(length(max = 253))]
+    pub director_group: String,
+    /// The part.
+    pub role: DirectorRole,
+}
+
+/// A node's part in a director group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DirectorRole {
+    /// It balances.
+    Active,
+    /// It stands by.
+    Standby,
+}
+
+/// What is wrong with an object, or not as it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FindingReport {
+    /// The object: kind, namespace and name.
+    #[schemars(length(max = 400))]
+    pub object: String,
+    /// The field, as a path from the object's root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub field: Option<String>,
+    /// Why, in one word.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// Why, in one sentence, and the next step.
+    #[schemars(length(max = 1024))]
+    pub message: String,
+}
