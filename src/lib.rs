@@ -2,3 +2,5 @@
 pub mod api;
 pub mod ipvs;
 pub mod netlink;
+pub mod plan;
+pub mod source;

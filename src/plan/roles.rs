@@ -1,0 +1,73 @@
+//! The node, and its part in each director group.
+
+use std::collections::BTreeMap;
+
+use super::finding::{Finding, NamespacedName, ObjectRef, Reason};
+use super::snapshot::Snapshot;
+use super::validated::{ValidatedDirectorGroup, ValidatedFailover, ValidatedVirtualService};
+
+/// The node for which is planned.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it may be director without any DirectorGroup, as a host with a folder of manifests may.
+    pub stands_alone: bool,
+}
+
+/// A node's part in a director group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It balances.
+    Active,
+    /// It may have to balance.
+    Standby,
+    /// It has no part.
+    None,
+}
+
+impl Node {
+    /// The node's part in a group.
+    pub fn role(&self, group: &ValidatedDirectorGroup) -> Role {
+        let labels: Vec<(&str, &str)> = self
+            .labels
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect();
+        if !group.node_selector.matches(&labels) {
+            return Role::None;
+        }
+        match &group.failover {
+            ValidatedFailover::Static(active) if **active == *self.name => Role::Active,
+            ValidatedFailover::Routed => Role::Active,
+            ValidatedFailover::Static(_) | ValidatedFailover::NotSupported => Role::Standby,
+        }
+    }
+
+    /// The node's part for a virtual service, and what is to be said where its group is missing.
+    pub(super) fn role_for(
+        &self,
+        snapshot: &Snapshot,
+        name: &NamespacedName,
+        service: &ValidatedVirtualService,
+    ) -> (Role, Option<Finding>) {
+        if let Some(group) = snapshot.director_group(&service.director_group) {
+            return (self.role(group), None);
+        }
+        if self.stands_alone && snapshot.director_groups().next().is_none() {
+            return (Role::Active, None);
+        }
+        let finding = Finding::new(
+            ObjectRef::virtual_service(name),
+            "spec.directorGroupRef",
+            Reason::NotFound,
+            format!(
+                "there is no DirectorGroup \"{}\": create it, or name one that exists",
+                service.director_group
+            ),
+        );
+        (Role::None, Some(finding))
+    }
+}

@@ -1,0 +1,205 @@
+//! Resources that passed validation, in the form that planning needs: parsed, in range, and small, since an agent
+//! holds a hundred thousand of them.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::ipvs::{Family, ForwardingMethod, Protocol, Scheduler, SchedulerFlags};
+
+/// A VirtualService whose fields make sense.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValidatedVirtualService {
+    /// When it was created, in seconds since the epoch; the older of two rivals wins. Absent in a manifest folder.
+    pub created: Option<i64>,
+    /// What clients connect to.
+    pub listen: Listen,
+    /// How a destination is picked.
+    pub scheduler: Scheduler,
+    /// Options of the scheduler.
+    pub flags: SchedulerFlags,
+    /// Each packet is scheduled on its own.
+    pub one_packet: bool,
+    /// Whether and how a client stays with its destination.
+    pub persistence: Option<ValidatedPersistence>,
+    /// How packets get to real servers that do not say otherwise.
+    pub forwarding: ForwardingMethod,
+    /// Where real servers come from.
+    pub backends: Box<[ValidatedBackend]>,
+    /// Who answers while no destination is usable.
+    pub fallback: Option<ValidatedFallback>,
+    /// The group whose nodes may be director.
+    pub director_group: Arc<str>,
+}
+
+/// What clients connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// Every port on every address.
+    Addresses {
+        /// The VIPs.
+        addresses: Box<[IpAddr]>,
+        /// Protocols and ports.
+        ports: Box<[(Protocol, u16)]>,
+    },
+    /// Packets with a mark.
+    Mark {
+        /// Their family.
+        family: Family,
+        /// The mark.
+        mark: NonZeroU32,
+    },
+}
+
+/// Persistence for both families.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValidatedPersistence {
+    /// How long an assignment outlives its last connection.
+    pub timeout: Duration,
+    /// Which IPv4 clients count as one.
+    pub netmask_v4: Ipv4Addr,
+    /// Which IPv6 clients count as one.
+    pub prefix_v6: u8,
+    /// What else identifies a client.
+    pub engine: Option<&'static str>,
+}
+
+/// A source of real servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValidatedBackend {
+    /// Which RealServers of the namespace.
+    pub selector: Selector,
+    /// Multiplies each one's weight.
+    pub weight: u32,
+    /// Where they listen, unless one says its own port.
+    pub target_port: Option<u16>,
+    /// Its place in the resource's list, for findings.
+    pub index: u8,
+}
+
+/// The sorry server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ValidatedFallback {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port, if not the one clients connect to.
+    pub port: Option<u16>,
+}
+
+/// A RealServer whose fields make sense.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValidatedRealServer {
+    /// Where it is reached.
+    pub address: IpAddr,
+    /// Where it listens, if it says so.
+    pub port: Option<u16>,
+    /// Its share of new connections.
+    pub weight: u16,
+    /// What its administrator wants.
+    pub admin_state: AdminState,
+    /// Its own forwarding.
+    pub forwarding: Option<ForwardingMethod>,
+    /// Connections above which it gets no new ones; 0 is no limit.
+    pub upper_threshold: u32,
+    /// Connections below which it gets new ones again.
+    pub lower_threshold: u32,
+    /// Its labels, by which virtual services select it, in the order of their keys.
+    pub labels: Labels,
+}
+
+/// Whether a real server takes connections, as its administrator wants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdminState {
+    /// It takes its share.
+    Enabled,
+    /// It takes no new connections.
+    Draining,
+    /// It is taken out.
+    Disabled,
+}
+
+/// A DirectorGroup whose fields make sense.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValidatedDirectorGroup {
+    /// The nodes that may be director.
+    pub node_selector: Selector,
+    /// Which of them is.
+    pub failover: ValidatedFailover,
+    /// How long the kernel keeps connections; zero leaves a timeout as it is.
+    pub timeouts: Option<crate::ipvs::Timeouts>,
+}
+
+/// How it is decided which node is active.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ValidatedFailover {
+    /// This one.
+    Static(Box<str>),
+    /// Every one.
+    Routed,
+    /// A way that this version does not know how to go: no node is.
+    NotSupported,
+}
+
+/// Labels in the order of their keys.
+pub type Labels = Box<[(Arc<str>, Arc<str>)]>;
+
+/// A label selector.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selector {
+    /// Labels that must be there with exactly these values.
+    pub labels: Labels,
+    /// Further conditions.
+    pub expressions: Box<[Requirement]>,
+}
+
+/// A condition on one label.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requirement {
+    /// The label's key.
+    pub key: Box<str>,
+    /// What must hold for its value.
+    pub condition: RequirementCondition,
+}
+
+/// What must hold for a label's value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequirementCondition {
+    /// It is one of these.
+    In(Box<[Box<str>]>),
+    /// It is absent or none of these.
+    NotIn(Box<[Box<str>]>),
+    /// It is there.
+    Exists,
+    /// It is absent.
+    DoesNotExist,
+}
+
+impl Selector {
+    /// Whether an object with these labels is selected. An empty selector selects everything.
+    pub fn matches<K: AsRef<str>, V: AsRef<str>>(&self, labels: &[(K, V)]) -> bool {
+        let value = |key: &str| {
+            labels
+                .iter()
+                .find(|(candidate, _)| candidate.as_ref() == key)
+                .map(|(_, value)| value.as_ref())
+        };
+        self.labels.iter().all(|(key, wanted)| value(key) == Some(wanted))
+            && self
+                .expressions
+                .iter()
+                .all(|requirement| requirement.condition.holds(value(&requirement.key)))
+    }
+}
+
+impl RequirementCondition {
+    fn holds(&self, value: Option<&str>) -> bool {
+        let among = |values: &[Box<str>]| value.is_some_and(|value| values.iter().any(|one| **one == *value));
+        match self {
+            Self::In(values) => among(values),
+            Self::NotIn(values) => !among(values),
+            Self::Exists => value.is_some(),
+            Self::DoesNotExist => value.is_none(),
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Sources: where objects come from. Each turns what it reads into updates of one [`Snapshot`](crate::plan::Snapshot).
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `manifest` | the text of a manifest → objects, or errors with their place; pure |
+//! | `folder` | a folder of manifests, watched |
+//! | `cluster` | the Kubernetes API |
+
+use std::collections::BTreeMap;
+
+use crate::plan::Update;
+
+/// What a source tells the agent, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SourceEvent {
+    /// Objects appeared, changed or went.
+    Updates(Vec<Update>),
+    /// Everything that is there has been reported once. Before that nothing may be planned, since what has not
+    /// been reported yet would look as if it were gone.
+    Complete,
+    /// The node's labels.
+    NodeLabels(BTreeMap<String, String>),
+    /// Everything that is wrong with the source now, each in one paragraph for a person; replaces what was said
+    /// before.
+    Problems(Vec<String>),
+}
