@@ -1,6 +1,9 @@
 //! Weir: a Kubernetes-native load balancer on the Linux kernel's own IPVS.
 pub mod api;
+pub mod digest;
 pub mod ipvs;
+pub mod ledger;
 pub mod netlink;
 pub mod plan;
+pub mod reconcile;
 pub mod source;

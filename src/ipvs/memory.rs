@@ -5,7 +5,7 @@ use std::collections::btree_map;
 use super::diff::Change;
 use super::netlink::IpvsError;
 use super::outcome::{ChangeError, Failure, Outcome};
-use super::table::{Destination, DestinationKey, Entry, Family, Service, ServiceKey, Table};
+use super::table::{Destination, DestinationKey, Entry, Family, Service, ServiceKey, Table, Timeouts};
 use super::{ForwardingMethod, Scheduler, TableStore};
 
 /// A table that behaves as the kernel's does, for tests and for planning against a table that is not there.
@@ -15,6 +15,8 @@ pub struct MemoryTable {
     pub table: Table,
     /// Schedulers it lacks, as a kernel lacks those whose module is missing.
     pub missing_schedulers: Vec<Scheduler>,
+    /// The connection timeouts.
+    pub timeouts: Timeouts,
 }
 
 impl MemoryTable {
@@ -22,7 +24,7 @@ impl MemoryTable {
     pub fn new(table: Table) -> Self {
         Self {
             table,
-            missing_schedulers: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -134,12 +136,24 @@ impl TableStore for MemoryTable {
         Ok(Table { services })
     }
 
-    fn apply(&mut self, changes: Vec<Change>) -> Outcome {
+    fn timeouts(&mut self) -> Result<Timeouts, IpvsError> {
+        Ok(self.timeouts)
+    }
+
+    fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), IpvsError> {
+        self.timeouts = timeouts.over(&self.timeouts);
+        Ok(())
+    }
+
+    fn apply(&mut self, changes: &[Change]) -> Outcome {
         let mut outcome = Outcome::default();
         for change in changes {
-            match self.change(&change) {
+            match self.change(change) {
                 Ok(()) => outcome.applied += 1,
-                Err(error) => outcome.failures.push(Failure { change, error }),
+                Err(error) => outcome.failures.push(Failure {
+                    change: change.clone(),
+                    error,
+                }),
             }
         }
         outcome

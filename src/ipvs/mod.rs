@@ -53,6 +53,20 @@ pub trait TableStore {
     /// The kernel could not be asked.
     fn read(&mut self, keys: &mut dyn Iterator<Item = ServiceKey>) -> Result<Table, IpvsError>;
 
+    /// The connection timeouts.
+    ///
+    /// # Errors
+    ///
+    /// The kernel could not be asked.
+    fn timeouts(&mut self) -> Result<Timeouts, IpvsError>;
+
+    /// Sets the connection timeouts; a zero leaves one as it is.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused them.
+    fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), IpvsError>;
+
     /// Makes changes in their order, and goes on after a failed one where later changes do not depend on it.
-    fn apply(&mut self, changes: Vec<Change>) -> Outcome;
+    fn apply(&mut self, changes: &[Change]) -> Outcome;
 }

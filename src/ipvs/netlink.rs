@@ -46,7 +46,7 @@ pub enum IpvsError {
 }
 
 impl IpvsError {
-    fn from(act: &'static str) -> impl Fn(NetlinkError) -> Self {
+    fn during(act: &'static str) -> impl Fn(NetlinkError) -> Self {
         move |source| match source {
             NetlinkError::Refused(refused) if refused.0 == EPERM => Self::NotPermitted,
             source => Self::Netlink { act, source },
@@ -81,7 +81,7 @@ impl KernelTable {
         let (connection, family) =
             GenericFamily::connect(wire::FAMILY_NAME, wire::FAMILY_VERSION).map_err(|error| match error {
                 NetlinkError::Refused(refused) if refused.0 == ENOENT => IpvsError::NoIpvs,
-                error => IpvsError::from("look for the kernel's IPVS")(error),
+                error => IpvsError::during("look for the kernel's IPVS")(error),
             })?;
         Ok(Self {
             connection,
@@ -157,7 +157,7 @@ impl KernelTable {
         );
         match answer {
             Err(NetlinkError::Refused(refused)) if refused.0 == ESRCH => return Ok(None),
-            answer => answer.map_err(IpvsError::from("read a service"))?,
+            answer => answer.map_err(IpvsError::during("read a service"))?,
         }
         if let Some(service) = &mut found {
             self.fill_destinations(service)?;
@@ -184,35 +184,6 @@ impl KernelTable {
         )?;
         destinations.sort_by_key(|destination| destination.key);
         Ok(())
-    }
-
-    /// The connection timeouts (`ipvsadm -L --timeout`).
-    ///
-    /// # Errors
-    ///
-    /// The kernel could not be asked.
-    pub fn timeouts(&mut self) -> Result<Timeouts, IpvsError> {
-        let mut timeouts = None;
-        self.request(
-            "read the timeouts",
-            command::GET_CONFIG,
-            0,
-            |_| {},
-            |payload| {
-                timeouts = Some(wire::read_timeouts(GenericFamily::attributes(payload)));
-            },
-        )?;
-        timeouts.ok_or_else(|| IpvsError::from("read the timeouts")(NetlinkError::OutcomeUnknown))
-    }
-
-    /// Sets the connection timeouts; a zero leaves one as it is (`ipvsadm --set`).
-    ///
-    /// # Errors
-    ///
-    /// The kernel refused them.
-    pub fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), IpvsError> {
-        let write = |message: &mut MessageWriter<'_>| wire::write_timeouts(message, timeouts);
-        self.request("set the timeouts", command::SET_CONFIG, 0, write, |_| {})
     }
 
     /// The sync daemons that run (`ipvsadm -L --daemon`).
@@ -288,7 +259,7 @@ impl KernelTable {
                 },
                 |_, payload| on_reply(payload),
             )
-            .map_err(IpvsError::from(act))
+            .map_err(IpvsError::during(act))
     }
 
     /// Makes `changes` of which each is independent of the success of those before it, but for `skip`.
@@ -377,30 +348,43 @@ impl TableStore for KernelTable {
         Ok(listing.into_iter().collect())
     }
 
+    fn timeouts(&mut self) -> Result<Timeouts, IpvsError> {
+        let mut timeouts = None;
+        self.request(
+            "read the timeouts",
+            command::GET_CONFIG,
+            0,
+            |_| {},
+            |payload| {
+                timeouts = Some(wire::read_timeouts(GenericFamily::attributes(payload)));
+            },
+        )?;
+        timeouts.ok_or_else(|| IpvsError::during("read the timeouts")(NetlinkError::OutcomeUnknown))
+    }
+
+    fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), IpvsError> {
+        let write = |message: &mut MessageWriter<'_>| wire::write_timeouts(message, timeouts);
+        self.request("set the timeouts", command::SET_CONFIG, 0, write, |_| {})
+    }
+
     /// A destination whose service could not be added is refused by the kernel as "not there"; it is reported as
     /// skipped, because its own picture was not stale.
-    fn apply(&mut self, changes: Vec<Change>) -> Outcome {
+    fn apply(&mut self, changes: &[Change]) -> Outcome {
         let mut outcome = Outcome::default();
         let mut not_set_up = BTreeSet::new();
-        let mut rest = changes;
-        while !rest.is_empty() {
-            let later = rest.split_off(rest.len().min(CHANGES_PER_BATCH));
-            let mut failed = self.apply_batch(&rest, &not_set_up);
+        for changes in changes.chunks(CHANGES_PER_BATCH) {
+            let mut failed = self.apply_batch(changes, &not_set_up);
             failed.sort_by_key(|(index, _)| *index);
-            outcome.applied += rest.len() - failed.len();
+            outcome.applied += changes.len() - failed.len();
             for (index, error) in failed {
-                let change = rest[index].clone();
-                let error = if error == ChangeError::NotThere && not_set_up.contains(change.service()) {
-                    ChangeError::Skipped
-                } else {
-                    error
-                };
+                let change = changes[index].clone();
+                let dependent = error == ChangeError::NotThere && not_set_up.contains(change.service());
+                let error = if dependent { ChangeError::Skipped } else { error };
                 if matches!(change, Change::AddService { .. }) && error != ChangeError::AlreadyThere {
                     not_set_up.insert(*change.service());
                 }
                 outcome.failures.push(Failure { change, error });
             }
-            rest = later;
         }
         outcome
     }

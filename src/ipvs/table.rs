@@ -145,7 +145,7 @@ impl FromStr for ServiceKey {
 }
 
 /// The configuration of a virtual service, destinations apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Service {
     /// How destinations are picked; `None` is the kernel's `none`: nothing is scheduled.
     pub scheduler: Option<Scheduler>,
@@ -183,7 +183,7 @@ pub struct SchedulerFlags {
 }
 
 /// Persistence: connections of one client, or one network of clients, go to one destination.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Persistence {
     /// How long the assignment outlives its last connection, in whole seconds.
     pub timeout: Duration,
@@ -255,7 +255,7 @@ impl fmt::Display for Weight {
 }
 
 /// The configuration of a destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Destination {
     /// How packets get to it.
     pub forwarding: ForwardingMethod,
@@ -280,7 +280,7 @@ impl Destination {
 }
 
 /// A virtual service with its destinations.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// The service's own configuration.
     pub service: Service,
@@ -296,7 +296,7 @@ pub struct Table {
 }
 
 /// Connection timeouts of a network namespace (`ipvsadm --set`), in whole seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timeouts {
     /// Established TCP.
     pub tcp: Duration,
@@ -304,6 +304,18 @@ pub struct Timeouts {
     pub tcp_fin: Duration,
     /// UDP.
     pub udp: Duration,
+}
+
+impl Timeouts {
+    /// What `before` becomes when these are set: a zero leaves a timeout as it was.
+    pub fn over(&self, before: &Self) -> Self {
+        let pick = |new: Duration, old: Duration| if new.is_zero() { old } else { new };
+        Self {
+            tcp: pick(self.tcp, before.tcp),
+            tcp_fin: pick(self.tcp_fin, before.tcp_fin),
+            udp: pick(self.udp, before.udp),
+        }
+    }
 }
 
 /// Which half of connection sync a daemon does.

@@ -1,0 +1,208 @@
+//! Passes over a table in memory.
+
+use super::*;
+use crate::ipvs::{Entry, MemoryTable, Scheduler, Service};
+use crate::plan::validate;
+
+const WEB: &str = "
+apiVersion: weir.dev/v1alpha1
+kind: VirtualService
+metadata: {name: web, namespace: shop}
+spec:
+  addresses: [10.0.0.200]
+  listeners: [{name: http, protocol: TCP, port: 80}]
+  forwarding: {method: DirectRoute}
+  backends: [{name: web, realServers: {selector: {matchLabels: {app: web}}}}]
+";
+
+fn name(name: &str) -> NamespacedName {
+    NamespacedName {
+        namespace: "shop".into(),
+        name: name.into(),
+    }
+}
+
+fn web() -> Update {
+    let object = serde_saphyr::from_str(WEB).unwrap();
+    let form = validate::virtual_service(&object).value.unwrap();
+    Update::Put {
+        object: crate::plan::ObjectRef::virtual_service(&name("web")),
+        form: Some(crate::plan::Form::VirtualService(Box::new(form))),
+        remarks: Vec::new(),
+    }
+}
+
+fn real_server(last: u8, weight: u16) -> Update {
+    let text = format!(
+        "{{metadata: {{name: rs{last}, labels: {{app: web}}}}, spec: {{address: 10.0.0.{last}, weight: {weight}}}, \
+         apiVersion: weir.dev/v1alpha1, kind: RealServer}}"
+    );
+    let form = validate::real_server(&serde_saphyr::from_str(&text).unwrap())
+        .value
+        .unwrap();
+    Update::Put {
+        object: crate::plan::ObjectRef::real_server(&name(&format!("rs{last}"))),
+        form: Some(crate::plan::Form::RealServer(form)),
+        remarks: Vec::new(),
+    }
+}
+
+fn alone() -> Node {
+    Node {
+        name: "d1".to_owned(),
+        stands_alone: true,
+        ..Node::default()
+    }
+}
+
+struct Fixture {
+    directory: tempfile::TempDir,
+    reconciler: Reconciler<MemoryTable>,
+}
+
+impl Fixture {
+    fn new(table: Table) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (ledger, _) = Ledger::open(directory.path()).unwrap();
+        let reconciler = Reconciler::new(alone(), ledger, MemoryTable::new(table), false);
+        Self {
+            directory,
+            reconciler,
+        }
+    }
+
+    /// The same node after its agent was killed: what is in the kernel and on the disk stays.
+    fn restart(self) -> Self {
+        let Self {
+            directory,
+            reconciler,
+        } = self;
+        let store = reconciler.store;
+        drop(reconciler.ledger);
+        let (ledger, _) = Ledger::open(directory.path()).unwrap();
+        Self {
+            directory,
+            reconciler: Reconciler::new(alone(), ledger, store, false),
+        }
+    }
+
+    fn take(&mut self, updates: impl IntoIterator<Item = Update>) -> Pass {
+        let mut scope = Scope::default();
+        for update in updates {
+            scope.extend(self.reconciler.update(update));
+        }
+        self.reconciler.pass(&scope).unwrap()
+    }
+
+    fn words(pass: &Pass) -> Vec<String> {
+        pass.changes.iter().map(ToString::to_string).collect()
+    }
+}
+
+fn foreign_table(key: &str) -> Table {
+    let entry = Entry {
+        service: Service::new(Scheduler::RoundRobin),
+        destinations: BTreeMap::new(),
+    };
+    Table {
+        services: [(key.parse().unwrap(), entry)].into(),
+    }
+}
+
+#[test]
+fn a_changed_real_server_changes_one_destination() {
+    let mut node = Fixture::new(Table::default());
+    node.take([web(), real_server(11, 1), real_server(12, 1)]);
+    let pass = node.take([real_server(12, 5)]);
+    assert_eq!(
+        Fixture::words(&pass),
+        ["edit destination 10.0.0.12:80 of TCP 10.0.0.200:80"]
+    );
+    assert_eq!(node.reconciler.desired(), node.reconciler.programmed());
+}
+
+#[test]
+fn a_pass_with_nothing_to_do_changes_nothing() {
+    let mut node = Fixture::new(Table::default());
+    node.take([web(), real_server(11, 1)]);
+    assert_eq!(node.reconciler.pass(&Scope::All).unwrap(), Pass::default());
+}
+
+#[test]
+fn what_somebody_deleted_comes_back() {
+    let mut node = Fixture::new(Table::default());
+    node.take([web(), real_server(11, 1)]);
+    node.reconciler.store.table = Table::default();
+    let pass = node.reconciler.pass(&Scope::All).unwrap();
+    assert_eq!(
+        Fixture::words(&pass),
+        [
+            "add service TCP 10.0.0.200:80",
+            "add destination 10.0.0.11:80 to TCP 10.0.0.200:80"
+        ]
+    );
+}
+
+#[test]
+fn a_foreign_service_is_counted_and_left_alone() {
+    let mut node = Fixture::new(foreign_table("TCP 10.9.9.9:53"));
+    node.take([web()]);
+    node.reconciler.pass(&Scope::All).unwrap();
+    assert_eq!(node.reconciler.foreign(), 1);
+    node.take([Update::Delete(crate::plan::ObjectRef::virtual_service(&name(
+        "web",
+    )))]);
+    assert_eq!(node.reconciler.store.table, foreign_table("TCP 10.9.9.9:53"));
+}
+
+#[test]
+fn a_service_that_is_wanted_and_there_already_is_adopted_and_then_ours() {
+    let mut node = Fixture::new(foreign_table("TCP 10.0.0.200:80"));
+    let pass = node.take([web()]);
+    assert_eq!(pass.adopted, ["TCP 10.0.0.200:80".parse().unwrap()]);
+    node.take([Update::Delete(crate::plan::ObjectRef::virtual_service(&name(
+        "web",
+    )))]);
+    assert_eq!(node.reconciler.store.table, Table::default());
+}
+
+#[test]
+fn a_service_deleted_while_the_agent_was_down_is_removed_after_the_restart() {
+    let mut node = Fixture::new(Table::default());
+    node.take([web(), real_server(11, 1)]);
+    let mut node = node.restart();
+    let pass = node.reconciler.pass(&Scope::All).unwrap();
+    assert_eq!(Fixture::words(&pass), ["delete service TCP 10.0.0.200:80"]);
+    assert!(node.reconciler.ledger.entries().is_empty());
+}
+
+#[test]
+fn without_its_ledger_an_agent_deletes_nothing_and_adopts_what_it_wants() {
+    let mut node = Fixture::new(Table::default());
+    node.take([web(), real_server(11, 1)]);
+    let table = node.reconciler.store.table.clone();
+    let mut node = Fixture::new(table.clone());
+    node.reconciler.pass(&Scope::All).unwrap();
+    assert_eq!(node.reconciler.store.table, table);
+    let pass = node.take([web(), real_server(11, 1)]);
+    assert_eq!((pass.changes, pass.adopted.len()), (vec![], 1));
+}
+
+#[test]
+fn a_refused_service_does_not_stop_the_others_and_is_reported_until_it_works() {
+    let mut node = Fixture::new(Table::default());
+    node.reconciler.store.missing_schedulers = vec![Scheduler::WeightedLeastConnections];
+    let pass = node.take([web(), real_server(11, 1)]);
+    assert!(
+        pass.failures[0].error.to_string().contains("modprobe ip_vs_wlc"),
+        "{}",
+        pass.failures[0]
+    );
+    assert_eq!(node.reconciler.programmed().services(), 0);
+    assert_eq!(node.reconciler.failed_scope(), Scope::Some([name("web")].into()));
+    node.reconciler.store.missing_schedulers.clear();
+    let scope = node.reconciler.failed_scope();
+    node.reconciler.pass(&scope).unwrap();
+    assert_eq!(node.reconciler.failures().count(), 0);
+    assert_eq!(node.reconciler.desired(), node.reconciler.programmed());
+}
