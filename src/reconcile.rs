@@ -111,11 +111,11 @@ impl Programming {
             Some(new) => self.services.insert(key, new),
             None => self.services.remove(&key),
         };
-        for part in old {
+        if let Some(part) = old {
             self.digest = self.digest.wrapping_sub(part.digest);
             self.destinations -= part.destinations as usize;
         }
-        for part in new {
+        if let Some(part) = new {
             self.digest = self.digest.wrapping_add(part.digest);
             self.destinations += part.destinations as usize;
         }

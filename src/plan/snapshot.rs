@@ -150,6 +150,10 @@ impl Snapshot {
     }
 
     fn put(&mut self, object: &ObjectRef, form: Form, scope: &mut Scope) {
+        // A source that connects again reports everything again; what has not changed concerns nobody.
+        if self.holds(object, &form) {
+            return;
+        }
         match form {
             Form::DirectorGroup(group) => {
                 self.director_groups.insert(object.name.clone(), *group);
@@ -368,6 +372,22 @@ impl Snapshot {
                 Finding::new(object.clone(), &remark.field, remark.reason, message)
             })
         })
+    }
+
+    /// Whether an object is in force in exactly this form.
+    fn holds(&self, object: &ObjectRef, form: &Form) -> bool {
+        let namespace = object
+            .namespace
+            .as_ref()
+            .and_then(|namespace| self.namespaces.get(namespace));
+        match form {
+            Form::DirectorGroup(group) => self.director_groups.get(&object.name) == Some(&**group),
+            Form::VirtualService(service) => namespace
+                .is_some_and(|namespace| namespace.virtual_services.get(&object.name) == Some(&**service)),
+            Form::RealServer(server) => {
+                namespace.is_some_and(|namespace| namespace.real_servers.get(&object.name) == Some(server))
+            }
+        }
     }
 
     /// Whether there is a form of an object in force.

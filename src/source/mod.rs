@@ -6,6 +6,8 @@
 //! | `folder` | a folder of manifests, watched |
 //! | `cluster` | the Kubernetes API |
 
+pub mod cluster;
+
 use std::collections::BTreeMap;
 
 use crate::plan::Update;

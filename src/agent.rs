@@ -1,0 +1,317 @@
+//! The agent: when to pass over what. It decides nothing about the table itself.
+//!
+//! ```text
+//! source ─► SourceEvent ─┐
+//! audit, every minute ───┼─► scope ─► Reconciler::pass ─► Report ─► log, NodeState
+//! retry after a failure ─┘
+//! ```
+//!
+//! One task runs the loop; a pass runs on a blocking thread, since the kernel works while we wait. What arrives
+//! during a pass is gathered and passed over together. Until the source has reported everything once, nothing is
+//! passed over. When the agent stops, everything stays as it is.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::ipvs::{Failure, TableStore};
+use crate::plan::{Finding, Role, Scope};
+use crate::reconcile::{Pass, Reconciler};
+use crate::source::SourceEvent;
+
+/// The first wait before something that failed is tried again; it doubles up to the audit interval.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+
+/// What an agent has done and what kept it from doing more.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Report {
+    /// Whether the source has reported everything once and a pass was made of it.
+    pub complete: bool,
+    /// The node's part in each director group that its labels put it in.
+    pub roles: Vec<(String, Role)>,
+    /// What the kernel should hold.
+    pub desired: Numbers,
+    /// What it holds of that.
+    pub programmed: Numbers,
+    /// Services of the kernel that are not ours.
+    pub foreign: usize,
+    /// Changes that the kernel refuses, or why no pass could be made.
+    pub failures: Vec<String>,
+    /// What is to be said about objects.
+    pub findings: BTreeSet<Finding>,
+    /// What is wrong with the source.
+    pub problems: Vec<String>,
+}
+
+/// A set of entries in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// Services.
+    pub services: usize,
+    /// Destinations.
+    pub destinations: usize,
+    /// Equal digests mean equal entries.
+    pub digest: u64,
+}
+
+/// The agent's loop.
+#[derive(Debug)]
+pub struct Agent<S> {
+    /// Absent only while a pass has it.
+    reconciler: Option<Reconciler<S>>,
+    audit_interval: Duration,
+    complete: bool,
+    scope: Scope,
+    problems: Vec<String>,
+    /// Why the last pass could not be made.
+    stopped_by: Option<String>,
+    retry: Duration,
+    next_retry: Option<Instant>,
+    next_audit: Instant,
+    reports: watch::Sender<Report>,
+}
+
+impl<S: TableStore + Send + 'static> Agent<S> {
+    /// An agent that has not seen anything yet. `reports` always holds its latest report.
+    pub fn new(reconciler: Reconciler<S>, audit_interval: Duration, reports: watch::Sender<Report>) -> Self {
+        Self {
+            reconciler: Some(reconciler),
+            audit_interval,
+            complete: false,
+            scope: Scope::default(),
+            problems: Vec::new(),
+            stopped_by: None,
+            retry: FIRST_RETRY,
+            next_retry: None,
+            next_audit: Instant::now() + audit_interval,
+            reports,
+        }
+    }
+
+    /// Runs until the token is cancelled or the source ends. The table stays as it is then.
+    pub async fn run(mut self, mut events: mpsc::Receiver<SourceEvent>, shutdown: CancellationToken) {
+        loop {
+            let wake = self
+                .next_retry
+                .map_or(self.next_audit, |retry| retry.min(self.next_audit));
+            let mut audit = false;
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                event = events.recv() => {
+                    let Some(event) = event else { return };
+                    self.take(event);
+                    while let Ok(event) = events.try_recv() {
+                        self.take(event);
+                    }
+                }
+                () = sleep_until(wake) => audit = self.wake(),
+            }
+            if self.complete && !self.scope.is_empty() && !self.waits() {
+                self.pass(audit).await;
+            }
+            self.report();
+        }
+    }
+
+    fn take(&mut self, event: SourceEvent) {
+        let Some(reconciler) = self.reconciler.as_mut() else {
+            return;
+        };
+        match event {
+            SourceEvent::Updates(updates) => {
+                for update in updates {
+                    let concerned = reconciler.update(update);
+                    self.scope.extend(concerned);
+                }
+            }
+            SourceEvent::NodeLabels(labels) => {
+                let concerned = reconciler.set_labels(labels);
+                self.scope.extend(concerned);
+            }
+            SourceEvent::Complete => {
+                if !self.complete {
+                    info!("all objects have been read");
+                }
+                self.complete = true;
+                self.scope = Scope::All;
+            }
+            SourceEvent::Problems(problems) => self.problems = problems,
+        }
+    }
+
+    /// After a pass that could not be made, news alone is no reason to try again at once.
+    fn waits(&self) -> bool {
+        self.stopped_by.is_some() && self.next_retry.is_some_and(|retry| Instant::now() < retry)
+    }
+
+    /// What a timer asks for; says whether it is the audit.
+    fn wake(&mut self) -> bool {
+        let now = Instant::now();
+        if now >= self.next_audit {
+            self.scope = Scope::All;
+            return true;
+        }
+        if self.next_retry.take_if(|retry| now >= *retry).is_some()
+            && let Some(reconciler) = &self.reconciler
+        {
+            self.scope.extend(reconciler.failed_scope());
+        }
+        false
+    }
+
+    async fn pass(&mut self, audit: bool) {
+        let Some(mut reconciler) = self.reconciler.take() else {
+            return;
+        };
+        let scope = std::mem::take(&mut self.scope);
+        let everything = scope == Scope::All;
+        let passed = tokio::task::spawn_blocking(move || {
+            let result = reconciler.pass(&scope);
+            (reconciler, scope, result)
+        })
+        .await;
+        // A pass does not panic, and the task is not aborted: it comes back unless the process is ending.
+        let Ok((reconciler, scope, result)) = passed else {
+            return;
+        };
+        if everything {
+            self.next_audit = Instant::now() + jittered(self.audit_interval, &reconciler.node().name);
+        }
+        let again = match result {
+            Ok(pass) => {
+                self.stopped_by = None;
+                tell(&pass, audit);
+                !pass.failures.is_empty()
+            }
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                self.stopped_by = Some(format!(
+                    "no pass could be made, everything stays as it is: {error:#}"
+                ));
+                self.scope.extend(scope);
+                true
+            }
+        };
+        self.reconciler = Some(reconciler);
+        self.plan_retry(again);
+    }
+
+    fn plan_retry(&mut self, again: bool) {
+        if again {
+            self.next_retry = Some(Instant::now() + self.retry);
+            self.retry = (self.retry * 2).min(self.audit_interval);
+        } else {
+            self.retry = FIRST_RETRY;
+            self.next_retry = None;
+        }
+    }
+
+    /// Publishes the state, and tells what is new about it.
+    fn report(&mut self) {
+        let Some(reconciler) = &self.reconciler else {
+            return;
+        };
+        let report = Report {
+            complete: self.complete && self.scope.is_empty(),
+            roles: roles(reconciler),
+            desired: numbers(reconciler.desired()),
+            programmed: numbers(reconciler.programmed()),
+            foreign: reconciler.foreign(),
+            failures: self
+                .stopped_by
+                .iter()
+                .cloned()
+                .chain(reconciler.failures().map(Failure::to_string))
+                .collect(),
+            findings: reconciler.findings(),
+            problems: self.problems.clone(),
+        };
+        self.reports.send_if_modified(|last| {
+            let news = *last != report;
+            if news {
+                tell_news(last, &report);
+                *last = report;
+            }
+            news
+        });
+    }
+}
+
+fn roles<S: TableStore>(reconciler: &Reconciler<S>) -> Vec<(String, Role)> {
+    let node = reconciler.node();
+    let groups = reconciler.snapshot().director_groups();
+    groups
+        .map(|(name, group)| (name.to_string(), node.role(group)))
+        .filter(|(_, role)| *role != Role::None)
+        .collect()
+}
+
+fn numbers(programming: &crate::reconcile::Programming) -> Numbers {
+    Numbers {
+        services: programming.services(),
+        destinations: programming.destinations(),
+        digest: programming.digest(),
+    }
+}
+
+/// Spreads the audits of many nodes over a tenth of the interval.
+fn jittered(interval: Duration, node: &str) -> Duration {
+    let share = (crate::digest::text(node) % 1000) as u32;
+    interval - interval / 10 * share / 1000
+}
+
+fn tell(pass: &Pass, audit: bool) {
+    for change in &pass.changes {
+        debug!("{change}");
+    }
+    for key in &pass.adopted {
+        warn!("{key} was in the kernel already and is wanted: it is Weir's from now on");
+    }
+    let changes = pass.changes.len() - pass.failures.len();
+    if audit && changes > 0 {
+        warn!(
+            changes,
+            "the kernel's table was not as it should be and has been repaired"
+        );
+    } else if changes > 0 {
+        info!(changes, "the kernel's table has been changed");
+    }
+    if pass.timeouts_set {
+        info!("the connection timeouts have been set");
+    }
+}
+
+/// Tells what came and what went since the last report.
+fn tell_news(last: &Report, report: &Report) {
+    for failure in report
+        .failures
+        .iter()
+        .filter(|failure| !last.failures.contains(failure))
+    {
+        error!("{failure}");
+    }
+    for finding in report.findings.difference(&last.findings) {
+        warn!("{finding}");
+    }
+    for finding in last.findings.difference(&report.findings) {
+        info!("no longer: {finding}");
+    }
+    for problem in report
+        .problems
+        .iter()
+        .filter(|problem| !last.problems.contains(problem))
+    {
+        error!("{problem}");
+    }
+    for problem in last
+        .problems
+        .iter()
+        .filter(|problem| !report.problems.contains(problem))
+    {
+        info!("no longer: {problem}");
+    }
+}

@@ -1,0 +1,102 @@
+//! An agent's report → the status of its NodeState. Pure.
+
+use crate::agent::{Numbers, Report};
+use crate::api::{DirectorRole, FindingReport, NodeStateStatus, Programmed, RoleReport};
+use crate::plan::Role;
+
+/// How many failures and findings a NodeState lists; its counts say how many there are.
+const LISTED: usize = 32;
+
+/// What a node's agent says of itself in the cluster.
+pub fn node_state(report: &Report) -> NodeStateStatus {
+    let failures = report.problems.iter().chain(&report.failures);
+    NodeStateStatus {
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        roles: report.roles.iter().filter_map(role).take(64).collect(),
+        desired: programmed(&report.desired),
+        programmed: programmed(&report.programmed),
+        foreign_services: count(report.foreign),
+        failure_count: count(report.problems.len() + report.failures.len()),
+        failures: failures
+            .take(LISTED)
+            .map(|failure| bounded(failure, 512))
+            .collect(),
+        finding_count: count(report.findings.len()),
+        findings: report
+            .findings
+            .iter()
+            .take(LISTED)
+            .map(|finding| FindingReport {
+                object: finding.object.to_string(),
+                field: (!finding.field.is_empty()).then(|| bounded(&finding.field, 253)),
+                reason: finding.reason.word().to_owned(),
+                message: bounded(&finding.message, 1024),
+            })
+            .collect(),
+    }
+}
+
+fn role((group, role): &(String, Role)) -> Option<RoleReport> {
+    let role = match role {
+        Role::Active => DirectorRole::Active,
+        Role::Standby => DirectorRole::Standby,
+        Role::None => return None,
+    };
+    Some(RoleReport {
+        director_group: group.clone(),
+        role,
+    })
+}
+
+fn programmed(numbers: &Numbers) -> Programmed {
+    Programmed {
+        digest: format!("{:016x}", numbers.digest),
+        services: count(numbers.services),
+        destinations: count(numbers.destinations),
+    }
+}
+
+fn count(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// The first characters of a text, as many as the schema takes.
+fn bounded(text: &str, characters: usize) -> String {
+    text.chars().take(characters).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Finding, ObjectRef, Reason};
+
+    #[test]
+    fn long_lists_are_cut_and_counted() {
+        let finding = |number: u32| {
+            let object = ObjectRef::director_group(format!("group-{number:03}").into());
+            Finding::new(object, "spec", Reason::Invalid, "x".repeat(5000))
+        };
+        let report = Report {
+            findings: (0..100).map(finding).collect(),
+            ..Report::default()
+        };
+        let status = node_state(&report);
+        assert_eq!((status.finding_count, status.findings.len()), (100, LISTED));
+        assert_eq!(status.findings[0].message.len(), 1024);
+        assert_eq!(status.findings[0].object, "DirectorGroup group-000");
+    }
+
+    #[test]
+    fn problems_of_the_source_come_before_failures_of_the_kernel() {
+        let report = Report {
+            problems: vec!["folder".to_owned()],
+            failures: vec!["kernel".to_owned()],
+            ..Report::default()
+        };
+        let status = node_state(&report);
+        assert_eq!(
+            (status.failures, status.failure_count),
+            (vec!["folder".into(), "kernel".into()], 2)
+        );
+    }
+}
