@@ -1,0 +1,241 @@
+//! `lab`: the lab's instruments from a shell, for the demo, for benches and for looking by hand. Made for the lab's VM.
+
+// The clock is one of the instruments.
+#![allow(clippy::disallowed_methods)]
+
+#[path = "mod.rs"]
+mod lab;
+
+use std::net::{IpAddr, SocketAddr};
+use std::process::{Command, ExitCode};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use lab::client::{Held, Histogram, Probe, Protocol};
+use lab::execd;
+use lab::netns::Netns;
+use lab::server::Server;
+use lab::sniff::who_answers;
+use lab::topology::Topology;
+
+/// Instruments of the lab.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Act in this namespace, as published by `lab topology` or `ip netns add`
+    #[arg(long, global = true)]
+    netns: Option<String>,
+    #[command(subcommand)]
+    act: Act,
+}
+
+#[derive(Debug, Subcommand)]
+enum Act {
+    /// Answer every question with a name: TCP, UDP, SCTP, HTTP
+    Serve {
+        name: String,
+        port: u16,
+        /// Addresses to answer UDP on; they need not be there yet
+        #[arg(long)]
+        udp: Vec<IpAddr>,
+    },
+    /// Ask a number of times, and print who answered how often
+    Client {
+        to: SocketAddr,
+        #[arg(short = 'n', default_value_t = 9)]
+        questions: usize,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Hold TCP connections open, and ask on them again after some seconds
+    Hold {
+        to: SocketAddr,
+        #[arg(short = 'n', default_value_t = 9)]
+        connections: usize,
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Ask at an interval for some seconds, and print the outages
+    Probe {
+        to: SocketAddr,
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        /// Milliseconds from one question to the next
+        #[arg(long, default_value_t = 20)]
+        every: u64,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Ask who has an address on the front segment, and print who answered how often
+    ArpWho {
+        address: IpAddr,
+        #[arg(short = 'n', default_value_t = 6)]
+        asks: usize,
+    },
+    /// Build the cluster, publish its namespaces, then run a command, or wait
+    Topology {
+        #[arg(trailing_var_arg = true)]
+        command: Vec<String>,
+    },
+    /// Run commands for a test outside the VM
+    Execd {
+        port: u16,
+        /// Build the cluster first
+        #[arg(long)]
+        topology: bool,
+        /// Let its nodes reach the host as 10.0.2.2
+        #[arg(long, requires = "topology")]
+        host: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct How {
+    #[arg(long, value_enum, default_value = "tcp")]
+    protocol: Name,
+    /// Milliseconds to wait for an answer
+    #[arg(long, default_value_t = 1000)]
+    timeout: u64,
+}
+
+impl How {
+    fn protocol(&self) -> Protocol {
+        match self.protocol {
+            Name::Tcp => Protocol::Tcp,
+            Name::Udp => Protocol::Udp,
+            Name::Sctp => Protocol::Sctp,
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout)
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Name {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let netns = match arguments.netns.as_deref().map(Netns::named) {
+        Some(Ok(netns)) => netns,
+        Some(Err(error)) => {
+            eprintln!("lab: namespace: {error}");
+            return ExitCode::FAILURE;
+        }
+        None => Netns::current(),
+    };
+    match act(&netns, arguments.act) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("lab: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(netns: &Netns, act: Act) -> std::io::Result<ExitCode> {
+    match act {
+        Act::Serve { name, port, udp } => {
+            let _server = Server::start_named(netns, &name, port, &udp);
+            wait_for_ever()
+        }
+        Act::Client { to, questions, how } => {
+            let seen = Histogram::ask(netns, how.protocol(), to, questions, how.timeout());
+            print!("{seen}");
+            Ok(if seen.failures.is_empty() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+        Act::Hold {
+            to,
+            connections,
+            seconds,
+            how,
+        } => {
+            let mut held = Held::open(netns, to, connections, how.timeout())?;
+            println!("open: {:?}", held.by_name());
+            thread::sleep(Duration::from_secs(seconds));
+            let survey = held.survey();
+            println!("alive: {}, broken: {:?}", survey.alive, survey.broken);
+            Ok(if survey.broken.is_empty() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+        Act::Probe {
+            to,
+            seconds,
+            every,
+            how,
+        } => {
+            let every = Duration::from_millis(every);
+            let probe = Probe::start(netns, how.protocol(), to, every, how.timeout());
+            thread::sleep(Duration::from_secs(seconds));
+            let seen = probe.stop();
+            println!(
+                "asked: {}, answered: {}, outages: {:?}",
+                seen.asked, seen.answered, seen.gaps
+            );
+            Ok(if seen.down_at_end {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            })
+        }
+        Act::ArpWho { address, asks } => {
+            for (mac, count) in who_answers(netns, address, asks) {
+                println!("{count:6}  {mac}");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Act::Topology { command } => {
+            let topology = build_topology();
+            let Some((program, arguments)) = command.split_first() else {
+                print_topology(&topology);
+                wait_for_ever()
+            };
+            let status = Command::new(program).args(arguments).status()?;
+            Ok(ExitCode::from(status.code().map_or(1, |code| code as u8)))
+        }
+        Act::Execd { port, topology, host } => {
+            let topology = topology.then(build_topology);
+            if host && let Some(topology) = &topology {
+                topology.connect_host();
+            }
+            execd::serve(port)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn build_topology() -> Topology {
+    let begin = Instant::now();
+    let topology = Topology::new();
+    topology.publish();
+    eprintln!("lab: topology built in {} ms", begin.elapsed().as_millis());
+    topology
+}
+
+fn print_topology(topology: &Topology) {
+    for node in topology.nodes() {
+        let addresses: Vec<_> = node.own_addresses().iter().map(ToString::to_string).collect();
+        println!("{:8} {}  {}", node.name(), node.mac(), addresses.join(" "));
+    }
+}
+
+fn wait_for_ever() -> ! {
+    loop {
+        thread::park();
+    }
+}

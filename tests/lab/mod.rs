@@ -1,0 +1,40 @@
+//! The lab's library: a cluster of network namespaces on a real kernel, and ways to look at it from outside.
+//!
+//! Everything here runs inside the lab's VM (`docs/lab.md`), except [`remote`], with which a test on the host drives a VM.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `netns` | a network namespace: act in it on a thread of its own, start programs in it |
+//! | `route` | links, addresses, routes, neighbours by netlink, each function the equal of an `ip` command |
+//! | `topology` | a switch, a client, two directors, three real servers, cabled and addressed |
+//! | `process` | a program in a namespace: its output collected, ended on drop |
+//! | `server` | answers with its node's name: TCP, UDP, SCTP |
+//! | `client` | who answered how often; connections held open; the length of an outage |
+//! | `sniff` | frames as they pass an interface; who answers ARP or neighbour solicitations for an address |
+//! | `poll` | wait for a condition, never for a time |
+//! | `execd`, `remote` | run commands in the VM from a test on the host: the daemon and its client |
+//! | `helper.rs` | the program `lab`: all of this from a shell |
+//! | `setup`, `run`, `runner`, `cargo`, `init` | the VM itself |
+//!
+//! # Adding a case
+//!
+//! Write a test in `tests/<subject>.rs` with `#[path = "lab/mod.rs"] mod lab;`. Each test builds its own
+//! [`topology::Topology`], so that tests run side by side and none sees another's table. Mark it
+//! `#[ignore = "needs the lab VM: make test-kernel"]`: on a host it then shows as ignored, never as passed, and the
+//! runner includes it in the VM. Assert orders and counts, not milliseconds: the VM may be emulated.
+
+// Each test program uses a part of this, and none uses all.
+#![allow(dead_code)]
+// A lab that cannot be built is a failed test, and it drives clocks and sockets itself.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+
+pub mod client;
+pub mod execd;
+pub mod netns;
+pub mod poll;
+pub mod process;
+pub mod remote;
+pub mod route;
+pub mod server;
+pub mod sniff;
+pub mod topology;
