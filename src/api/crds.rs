@@ -66,6 +66,9 @@ fn write_bounds_as_integers(value: &mut Value) {
 /// something that is not there.
 fn drop_null(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
+    if let Some(values) = &mut schema.enum_ {
+        values.retain(|value| !value.0.is_null());
+    }
     for property in schema
         .properties
         .iter_mut()

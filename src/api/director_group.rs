@@ -30,7 +30,6 @@ use super::{ArpSuppression, Condition, Duration, LabelSelector, rules};
     printcolumn(json_path = ".spec.interface", name = "Interface", type_ = "string"),
     printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date")
 )]
-#[cfg_attr(test, kube(cel))]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorGroupSpec {
     /// The nodes, by their labels.
@@ -49,7 +48,7 @@ pub struct DirectorGroupSpec {
     pub timeouts: Option<IpvsTimeouts>,
     /// IPVS's sysctls that this group owns, by full name: net.ipv4.vs.…
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxProperties" = 64), inner(length(max = 64)))]
+    #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 64}))]
     #[x_kube(validation = Rule::new(rules::SYSCTL_NAMES.cel).message(rules::SYSCTL_NAMES.message))]
     pub sysctls: Option<BTreeMap<String, String>>,
     /// How real servers of this group's virtual services keep quiet about the VIP. Defaults to Auto.
@@ -146,10 +145,11 @@ pub struct ConnectionSync {
 }
 
 /// How long the kernel keeps connections (`ipvsadm --set`); what is not given stays as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new(rules::TIMEOUTS.cel).message(rules::TIMEOUTS.message))]
 #[serde(rename_all = "camelCase")]
 pub struct IpvsTimeouts {
-    /// Established TCP connections, in whole seconds.
+    /// Established TCP connections, in whole seconds, 1s to 596h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp: Option<Duration>,
     /// TCP connections after a FIN, in whole seconds.

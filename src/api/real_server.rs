@@ -27,7 +27,6 @@ use super::{Condition, Forwarding, HealthCheck, rules};
     printcolumn(json_path = ".spec.nodeName", name = "Node", type_ = "string", priority = 1),
     printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date")
 )]
-#[cfg_attr(test, kube(cel))]
 #[x_kube(validation = Rule::new(rules::THRESHOLDS.cel).message(rules::THRESHOLDS.message))]
 #[serde(rename_all = "camelCase")]
 pub struct RealServerSpec {

@@ -100,6 +100,10 @@ rules! {
     /// DirectorGroup: it owns IPVS's sysctls and no others.
     SYSCTL_NAMES: "self.all(k, k.startsWith('net.ipv4.vs.'))" =>
         "sysctls may only hold names that begin with net.ipv4.vs.";
+    /// IpvsTimeouts: what the kernel keeps, whatever its tick.
+    TIMEOUTS:
+        "(!has(self.tcp) || (duration(self.tcp) >= duration('1s') && duration(self.tcp) <= duration('596h'))) && (!has(self.tcpFin) || (duration(self.tcpFin) >= duration('1s') && duration(self.tcpFin) <= duration('596h'))) && (!has(self.udp) || (duration(self.udp) >= duration('1s') && duration(self.udp) <= duration('596h')))" =>
+        "timeouts must be between 1s and 596h";
     /// LabelSelectorRequirement: values belong to two of the operators.
     SELECTOR_VALUES:
         "(self.operator == 'In' || self.operator == 'NotIn') == (has(self.values) && size(self.values) > 0)" =>

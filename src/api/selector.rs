@@ -9,16 +9,17 @@ use serde::{Deserialize, Serialize};
 use super::rules;
 
 /// Selects objects by their labels; all conditions must hold. An empty selector selects everything.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LabelSelector {
     /// Labels an object must have, with exactly these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16), inner(length(max = 63)))]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub match_labels: BTreeMap<String, String>,
     /// Further conditions on labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub match_expressions: Vec<LabelSelectorRequirement>,
 }
 
@@ -35,6 +36,7 @@ pub struct LabelSelectorRequirement {
     /// The values for `In` and `NotIn`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), inner(length(max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub values: Option<Vec<String>>,
 }
 

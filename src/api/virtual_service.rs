@@ -37,7 +37,6 @@ use super::{Condition, Duration, Forwarding, HealthCheck, LabelSelector, rules};
     ),
     printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date")
 )]
-#[cfg_attr(test, kube(cel))]
 #[x_kube(
     validation = Rule::new(rules::ADDRESSES_OR_POOL.cel).message(rules::ADDRESSES_OR_POOL.message),
     validation = Rule::new(rules::SOME_ADDRESS.cel).message(rules::SOME_ADDRESS.message),

@@ -73,15 +73,25 @@ impl Connection {
     ///
     /// [`NetlinkError::Open`] where the system has no netlink of this protocol or refuses the socket.
     pub fn open(protocol: net::Protocol) -> Result<Self, NetlinkError> {
-        Self::try_open(protocol).map_err(|errno| NetlinkError::Open(errno.into()))
+        Self::try_open(Some(protocol)).map_err(|errno| NetlinkError::Open(errno.into()))
     }
 
-    fn try_open(protocol: net::Protocol) -> rustix::io::Result<Self> {
+    /// Opens a socket for links, addresses, routes and neighbours: `NETLINK_ROUTE`, whose number is 0 and which is
+    /// therefore no [`net::Protocol`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_route() -> Result<Self, NetlinkError> {
+        Self::try_open(None).map_err(|errno| NetlinkError::Open(errno.into()))
+    }
+
+    fn try_open(protocol: Option<net::Protocol>) -> rustix::io::Result<Self> {
         let socket = net::socket_with(
             AddressFamily::NETLINK,
             SocketType::RAW,
             SocketFlags::CLOEXEC,
-            Some(protocol),
+            protocol,
         )?;
         net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(ANSWER_TIMEOUT))?;

@@ -88,6 +88,11 @@ impl Batch {
         self.starts.clear();
     }
 
+    /// The bytes of all messages, as they are sent; sequence numbers are still to be stamped.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.buffer
+    }
+
     /// The bytes of messages `first..end`.
     pub(super) fn bytes(&self, first: usize, end: usize) -> &[u8] {
         let from = self.starts.get(first).copied().unwrap_or(self.buffer.len());

@@ -12,7 +12,8 @@ use crate::ipvs::{
 use super::finding::{Finding, NamespacedName, ObjectRef, Reason};
 use super::snapshot::{Snapshot, service_keys};
 use super::validated::{
-    AdminState, Listen, ValidatedBackend, ValidatedPersistence, ValidatedRealServer, ValidatedVirtualService,
+    AdminState, Listen, ValidatedBackend, ValidatedFallback, ValidatedPersistence, ValidatedRealServer,
+    ValidatedVirtualService,
 };
 
 /// What a director's kernel should hold for one virtual service, and what is to be said about it.
@@ -129,11 +130,19 @@ fn entry(
             },
         }
     }
-    if destinations
+    let idle = destinations
         .values()
-        .all(|destination: &Destination| destination.weight == Weight::QUIESCED)
-    {
-        add_fallback(key, name, service, &mut destinations, findings);
+        .all(|destination: &Destination| destination.weight == Weight::QUIESCED);
+    // Looked at even while nobody needs it: what is wrong with it should not come out in an outage.
+    match fallback(key, name, service) {
+        Err(Unfit { field, message }) => findings.push(Finding::new(
+            ObjectRef::virtual_service(name),
+            field,
+            Reason::Mismatch,
+            message,
+        )),
+        Ok(Some((key, destination))) if idle => drop(destinations.insert(key, destination)),
+        Ok(_) => {}
     }
     Entry {
         service: kernel_service(key.family(), service),
@@ -141,7 +150,7 @@ fn entry(
     }
 }
 
-/// Why a real server cannot be a destination of a service.
+/// Why a real server, or the sorry server, cannot be a destination of a service.
 struct Unfit {
     field: &'static str,
     message: String,
@@ -156,27 +165,21 @@ fn destination(
 ) -> Result<Option<(DestinationKey, Destination)>, Unfit> {
     let Selected { server, backend, .. } = one;
     let forwarding = server.forwarding.unwrap_or(service.forwarding);
-    if !family_fits(key, service, server.address, forwarding)? {
-        return Ok(None);
+    match family_fits(key, service, server.address, forwarding) {
+        FamilyFits::Yes => {}
+        FamilyFits::AnotherVip => return Ok(None),
+        FamilyFits::No => return Err(unfit_family(key, name, service, server.address)),
     }
     let asked = server.port.or(backend.target_port);
-    let port = match (key, asked) {
-        // Under a mark, and for all ports, a packet keeps the port it came with unless it is translated.
-        (ServiceKey::Mark { .. } | ServiceKey::Address { port: 0, .. }, None) => 0,
-        (ServiceKey::Address { port, .. }, None) => *port,
-        (ServiceKey::Address { port, .. }, Some(asked)) if !translates(forwarding) && asked != *port => {
-            return Err(Unfit {
-                field: "spec.port",
-                message: format!(
-                    "{} cannot translate ports: port {asked} differs from {port}, where clients of \
-                     VirtualService {name} connect; use the same port, or Masquerade",
-                    method_word(forwarding)
-                ),
-            });
-        }
-        (ServiceKey::Mark { .. }, Some(_)) if !translates(forwarding) => 0,
-        (_, Some(asked)) => asked,
-    };
+    let port = port_behind(key, service, forwarding, asked).map_err(|own| Unfit {
+        field: "spec.port",
+        message: format!(
+            "{} cannot translate ports: port {} differs from {own}, where clients of VirtualService {name} \
+             connect; leave the port out, use the same one, or Masquerade",
+            method_word(forwarding),
+            asked.unwrap_or(own)
+        ),
+    })?;
     let weight = match server.admin_state {
         AdminState::Enabled => u64::from(server.weight) * u64::from(backend.weight),
         AdminState::Draining | AdminState::Disabled => 0,
@@ -196,33 +199,80 @@ fn destination(
     )))
 }
 
-/// Whether a real server's family can serve a key. In a dual-stack virtual service each real server serves the
-/// VIPs of its own family; one of a family that no VIP has can only be reached through a tunnel.
+/// The port of a destination: the one that is asked for, or the one clients connect to. `Err` is the latter, where
+/// only translation would lead to the former.
+///
+/// Without a port of its own, under a mark or for all ports, a service leaves the packet's as it came. The kernel
+/// makes one exception: it translates under a mark, unless persistence ties a client's ports together
+/// (`ip_vs_sched_persist`).
+fn port_behind(
+    key: &ServiceKey,
+    service: &ValidatedVirtualService,
+    forwarding: ForwardingMethod,
+    asked: Option<u16>,
+) -> Result<u16, u16> {
+    match (key, asked) {
+        (ServiceKey::Mark { .. }, Some(asked)) if translates(forwarding) && service.persistence.is_none() => {
+            Ok(asked)
+        }
+        (ServiceKey::Mark { .. } | ServiceKey::Address { port: 0, .. }, _) => Ok(0),
+        (ServiceKey::Address { port, .. }, None) => Ok(*port),
+        (ServiceKey::Address { port, .. }, Some(asked)) if asked == *port || translates(forwarding) => {
+            Ok(asked)
+        }
+        (ServiceKey::Address { port, .. }, Some(_)) => Err(*port),
+    }
+}
+
+/// Whether a destination's family can serve a key.
+enum FamilyFits {
+    Yes,
+    /// In a dual-stack virtual service each destination serves the VIPs of its own family.
+    AnotherVip,
+    /// One of a family that no VIP has can only be reached through a tunnel.
+    No,
+}
+
 fn family_fits(
     key: &ServiceKey,
     service: &ValidatedVirtualService,
     address: IpAddr,
     forwarding: ForwardingMethod,
-) -> Result<bool, Unfit> {
+) -> FamilyFits {
     let family = Family::of(address);
-    if family == key.family() {
-        return Ok(true);
-    }
     let some_vip_has_it = match &service.listen {
         Listen::Addresses { addresses, .. } => addresses.iter().any(|vip| Family::of(*vip) == family),
         Listen::Mark { .. } => false,
     };
-    match (some_vip_has_it, forwarding) {
-        (true, _) => Ok(false),
-        (false, ForwardingMethod::Tunnel(_)) => Ok(true),
-        (false, _) => Err(Unfit {
-            field: "spec.address",
-            message: format!(
-                "{address} is {family}, but {key} is {}: give the virtual service a VIP of the same family, or \
-                 use method Tunnel",
-                key.family()
-            ),
-        }),
+    match forwarding {
+        _ if family == key.family() => FamilyFits::Yes,
+        _ if some_vip_has_it => FamilyFits::AnotherVip,
+        ForwardingMethod::Tunnel(_) => FamilyFits::Yes,
+        _ => FamilyFits::No,
+    }
+}
+
+/// The same for every listener, so that it is said once.
+fn unfit_family(
+    key: &ServiceKey,
+    name: &NamespacedName,
+    service: &ValidatedVirtualService,
+    address: IpAddr,
+) -> Unfit {
+    let family = Family::of(address);
+    let message = match &service.listen {
+        Listen::Addresses { .. } => format!(
+            "{address} is {family}, but VirtualService {name} has no {family} address: give it one, or use \
+             method Tunnel"
+        ),
+        Listen::Mark { .. } => format!(
+            "{address} is {family}, but the firewallMark of VirtualService {name} is for {}: use method Tunnel",
+            key.family()
+        ),
+    };
+    Unfit {
+        field: "spec.address",
+        message,
     }
 }
 
@@ -238,58 +288,35 @@ fn method_word(forwarding: ForwardingMethod) -> &'static str {
     }
 }
 
-/// Adds the sorry server. It is reached as the virtual service's real servers are.
-fn add_fallback(
+/// The sorry server, if it is one of this key's family. It is reached as the virtual service's real servers are.
+fn fallback(
     key: &ServiceKey,
     name: &NamespacedName,
     service: &ValidatedVirtualService,
-    destinations: &mut BTreeMap<DestinationKey, Destination>,
-    findings: &mut Vec<Finding>,
-) {
-    let Some(fallback) = service.fallback else { return };
-    let own_port = match key {
-        ServiceKey::Address { port, .. } => *port,
-        ServiceKey::Mark { .. } => 0,
+) -> Result<Option<(DestinationKey, Destination)>, Unfit> {
+    let Some(ValidatedFallback { address, port }) = service.fallback else {
+        return Ok(None);
     };
-    let port = fallback.port.unwrap_or(own_port);
-    let cannot = if port != own_port && !translates(service.forwarding) {
-        Some((
-            "spec.fallback.port",
-            format!(
-                "{} cannot translate ports: port {port} differs from {own_port}; leave the port out",
-                method_word(service.forwarding)
-            ),
-        ))
-    } else if Family::of(fallback.address) != key.family()
-        && !matches!(service.forwarding, ForwardingMethod::Tunnel(_))
-    {
-        Some((
-            "spec.fallback.address",
-            format!(
-                "{} cannot answer for {key}: it is of another family",
-                fallback.address
-            ),
-        ))
-    } else {
-        None
-    };
-    match cannot {
-        Some((field, message)) => {
-            findings.push(Finding::new(
-                ObjectRef::virtual_service(name),
-                field,
-                Reason::Mismatch,
-                message,
-            ));
-        }
-        None => {
-            let key = DestinationKey {
-                address: fallback.address,
-                port,
-            };
-            destinations.insert(key, Destination::new(service.forwarding, 1));
+    match family_fits(key, service, address, service.forwarding) {
+        FamilyFits::Yes => {}
+        FamilyFits::AnotherVip => return Ok(None),
+        FamilyFits::No => {
+            return Err(Unfit {
+                field: "spec.fallback.address",
+                ..unfit_family(key, name, service, address)
+            });
         }
     }
+    let port = port_behind(key, service, service.forwarding, port).map_err(|own| Unfit {
+        field: "spec.fallback.port",
+        message: format!(
+            "{} cannot translate ports: port {} differs from {own}; leave the port out",
+            method_word(service.forwarding),
+            port.unwrap_or(own)
+        ),
+    })?;
+    let destination = Destination::new(service.forwarding, 1);
+    Ok(Some((DestinationKey { address, port }, destination)))
 }
 
 fn kernel_service(family: Family, service: &ValidatedVirtualService) -> Service {

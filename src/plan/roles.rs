@@ -56,7 +56,7 @@ impl Node {
         if let Some(group) = snapshot.director_group(&service.director_group) {
             return (self.role(group), None);
         }
-        if self.stands_alone && snapshot.director_groups().next().is_none() {
+        if self.stands_alone && !snapshot.knows_director_groups() {
             return (Role::Active, None);
         }
         let finding = Finding::new(
@@ -64,7 +64,7 @@ impl Node {
             "spec.directorGroupRef",
             Reason::NotFound,
             format!(
-                "there is no DirectorGroup \"{}\": create it, or name one that exists",
+                "there is no valid DirectorGroup \"{}\": create or correct it, or name another",
                 service.director_group
             ),
         );

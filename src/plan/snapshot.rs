@@ -9,7 +9,7 @@ use crate::ipvs::ServiceKey;
 use super::finding::{Finding, Kind, NamespacedName, ObjectRef, Reason};
 use super::validate::Remark;
 use super::validated::{
-    Labels, Listen, Selector, ValidatedDirectorGroup, ValidatedRealServer, ValidatedVirtualService,
+    Label, Labels, Listen, Selector, ValidatedDirectorGroup, ValidatedRealServer, ValidatedVirtualService,
 };
 
 /// What a source reports of one object.
@@ -96,9 +96,9 @@ struct Namespace {
     virtual_services: BTreeMap<Arc<str>, ValidatedVirtualService>,
     real_servers: BTreeMap<Arc<str>, ValidatedRealServer>,
     /// Real servers by each of their labels.
-    by_label: HashMap<(Arc<str>, Arc<str>), BTreeSet<Arc<str>>>,
+    by_label: HashMap<Label, BTreeSet<Arc<str>>>,
     /// Virtual services by the first label that each of their selectors asks for.
-    selecting: HashMap<(Arc<str>, Arc<str>), BTreeSet<Arc<str>>>,
+    selecting: HashMap<Label, BTreeSet<Arc<str>>>,
     /// Virtual services with a selector that asks for no label's exact value.
     selecting_widely: BTreeSet<Arc<str>>,
 }
@@ -115,6 +115,7 @@ impl Snapshot {
     /// Takes in a report and says which virtual services it concerns.
     pub fn update(&mut self, update: Update) -> Scope {
         let mut scope = Scope::default();
+        let there_were_groups = self.knows_director_groups();
         match update {
             Update::Delete(object) => {
                 self.remarks.remove(&object);
@@ -135,6 +136,10 @@ impl Snapshot {
                     None => self.touch(&object, &mut scope),
                 }
             }
+        }
+        // Whether there is any group decides what a host that stands alone is.
+        if self.knows_director_groups() != there_were_groups {
+            scope = Scope::All;
         }
         scope
     }
@@ -279,10 +284,6 @@ impl Snapshot {
     }
 
     fn touch_group(&self, group: &str, scope: &mut Scope) {
-        // Whether any group exists at all decides what a lone host is, so the first and the last concern all.
-        if self.director_groups.len() <= 1 {
-            *scope = Scope::All;
-        }
         for name in self.by_group.get(group).into_iter().flatten() {
             scope.insert(name.clone());
         }
@@ -322,6 +323,15 @@ impl Snapshot {
     /// One director group.
     pub fn director_group(&self, name: &str) -> Option<&ValidatedDirectorGroup> {
         self.director_groups.get(name)
+    }
+
+    /// Whether any director group has been reported, be it invalid: one that nobody can read still says that this
+    /// host is not alone.
+    pub fn knows_director_groups(&self) -> bool {
+        let reported_invalid = self.remarks.keys().next();
+        !self.director_groups.is_empty()
+            // Groups are first in the order of kinds.
+            || reported_invalid.is_some_and(|object| object.kind == Kind::DirectorGroup)
     }
 
     /// Every director group, in the order of their names.
@@ -372,6 +382,14 @@ impl Snapshot {
                 Finding::new(object.clone(), &remark.field, remark.reason, message)
             })
         })
+    }
+
+    /// Whether an object is there that has never been valid, so that nobody knows what it stood for before.
+    pub fn has_formless(&self) -> bool {
+        let invalid = |remarks: &[Remark]| remarks.iter().any(|remark| remark.reason == Reason::Invalid);
+        self.remarks
+            .iter()
+            .any(|(object, remarks)| invalid(remarks) && !self.has(object))
     }
 
     /// Whether an object is in force in exactly this form.

@@ -1,1 +1,157 @@
-//! TBD
+//! What golden cases do not show: scopes, timeouts, and a node's part as a table. The rest is in `tests/golden`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::api;
+use crate::plan::validated::{ValidatedDirectorGroup, ValidatedFailover};
+
+fn node(name: &str, role: &str) -> Node {
+    Node {
+        name: name.to_owned(),
+        labels: [("role".to_owned(), role.to_owned())].into(),
+        stands_alone: false,
+    }
+}
+
+fn group(spec: Value) -> ValidatedDirectorGroup {
+    let mut group = json!({
+        "apiVersion": api::API_VERSION,
+        "kind": "DirectorGroup",
+        "metadata": {"name": "any"},
+        "spec": {"nodeSelector": {"matchLabels": {"role": "director"}}},
+    });
+    group["spec"]
+        .as_object_mut()
+        .unwrap()
+        .extend(spec.as_object().unwrap().clone());
+    validate::director_group(&serde_json::from_value(group).unwrap())
+        .value
+        .unwrap()
+}
+
+fn put_group(snapshot: &mut Snapshot, name: &str, spec: Value) -> Scope {
+    snapshot.update(Update::Put {
+        object: ObjectRef::director_group(name.into()),
+        form: Some(Form::DirectorGroup(Box::new(group(spec)))),
+        remarks: Vec::new(),
+    })
+}
+
+fn put_service(snapshot: &mut Snapshot, name: &str, vip: &str) -> NamespacedName {
+    let object = json!({
+        "apiVersion": api::API_VERSION,
+        "kind": "VirtualService",
+        "metadata": {"name": name},
+        "spec": {"addresses": [vip], "listeners": [{"name": "http", "protocol": "TCP", "port": 80}]},
+    });
+    let name = NamespacedName {
+        namespace: "shop".into(),
+        name: name.into(),
+    };
+    let service = validate::virtual_service(&serde_json::from_value(object).unwrap())
+        .value
+        .unwrap();
+    snapshot.update(Update::Put {
+        object: ObjectRef::virtual_service(&name),
+        form: Some(Form::VirtualService(Box::new(service))),
+        remarks: Vec::new(),
+    });
+    name
+}
+
+#[test]
+fn a_node_has_a_part_by_its_labels_and_is_active_by_the_failover() {
+    use Role::{Active, None, Standby};
+    let by_name = json!({"failover": {"type": "Static", "static": {"activeNode": "d1"}}});
+    let routed = json!({"failover": {"type": "Routed"}});
+    let vrrp = json!({"failover": {"type": "VRRP"}});
+    for (spec, node, expected) in [
+        (&by_name, node("d1", "director"), Active),
+        (&by_name, node("d2", "director"), Standby),
+        (&by_name, node("d1", "worker"), None),
+        (&routed, node("d1", "director"), Active),
+        (&routed, node("d2", "director"), Active),
+        (&routed, node("d1", "worker"), None),
+        (&vrrp, node("d1", "director"), Standby),
+    ] {
+        assert_eq!(
+            node.role(&group(spec.clone())),
+            expected,
+            "{} in {spec}",
+            node.name
+        );
+    }
+    assert_eq!(group(vrrp).failover, ValidatedFailover::NotSupported);
+}
+
+#[test]
+fn a_scope_is_planned_and_nothing_else() {
+    let mut snapshot = Snapshot::default();
+    let lone = Node {
+        stands_alone: true,
+        ..node("host", "any")
+    };
+    let one = put_service(&mut snapshot, "one", "10.0.0.200");
+    let other = put_service(&mut snapshot, "other", "10.0.0.201");
+    let gone = NamespacedName {
+        namespace: "shop".into(),
+        name: "gone".into(),
+    };
+    let owners = |scope: &Scope| -> Vec<NamespacedName> {
+        plan(&snapshot, &lone, scope).owners.into_values().collect()
+    };
+    assert_eq!(owners(&Scope::All), [one.clone(), other]);
+    assert_eq!(owners(&Scope::Some([one.clone(), gone].into())), [one]);
+    assert_eq!(owners(&Scope::default()), []);
+}
+
+#[test]
+fn the_first_group_and_the_last_concern_everything_and_others_their_own() {
+    let mut snapshot = Snapshot::default();
+    let service = put_service(&mut snapshot, "one", "10.0.0.200");
+    let routed = json!({"failover": {"type": "Routed"}});
+    let gone = |name: &str| Update::Delete(ObjectRef::director_group(Arc::from(name)));
+    assert_eq!(put_group(&mut snapshot, "other", routed.clone()), Scope::All);
+    let own = Scope::Some([service].into());
+    assert_eq!(put_group(&mut snapshot, api::DEFAULT_DIRECTOR_GROUP, routed), own);
+    assert_eq!(snapshot.update(gone("other")), Scope::default());
+    assert_eq!(snapshot.update(gone(api::DEFAULT_DIRECTOR_GROUP)), Scope::All);
+}
+
+#[test]
+fn timeouts_are_those_of_the_first_group_in_which_the_node_is_active() {
+    let seconds = |snapshot: &Snapshot, node: &Node| {
+        plan_timeouts(snapshot, node).map(|timeouts| timeouts.tcp.as_secs())
+    };
+    let with = |active: &str, tcp: &str| {
+        json!({
+            "failover": {"type": "Static", "static": {"activeNode": active}},
+            "timeouts": {"tcp": tcp},
+        })
+    };
+    let mut snapshot = Snapshot::default();
+    let (d1, worker) = (node("d1", "director"), node("d1", "worker"));
+    put_group(&mut snapshot, "a", with("d2", "1s"));
+    assert_eq!(seconds(&snapshot, &d1), None);
+    put_group(&mut snapshot, "c", with("d1", "3s"));
+    put_group(&mut snapshot, "b", json!({"failover": {"type": "Routed"}}));
+    assert_eq!(seconds(&snapshot, &d1), Some(3));
+    assert_eq!(seconds(&snapshot, &worker), None);
+    put_group(&mut snapshot, "b", with("d1", "2s"));
+    assert_eq!(seconds(&snapshot, &d1), Some(2));
+}
+
+#[test]
+fn timeouts_are_whole_seconds_and_zero_where_none_is_asked_for() {
+    let group = group(json!({"failover": {"type": "Routed"}, "timeouts": {"tcp": "1999ms", "udp": "596h"}}));
+    let expected = Timeouts {
+        tcp: Duration::from_secs(1),
+        tcp_fin: Duration::ZERO,
+        udp: Duration::from_secs(596 * 3600),
+    };
+    assert_eq!(group.timeouts, Some(expected));
+}

@@ -141,8 +141,11 @@ pub enum ValidatedFailover {
     NotSupported,
 }
 
+/// A label: key and value.
+pub type Label = (Arc<str>, Arc<str>);
+
 /// Labels in the order of their keys.
-pub type Labels = Box<[(Arc<str>, Arc<str>)]>;
+pub type Labels = Box<[Label]>;
 
 /// A label selector.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

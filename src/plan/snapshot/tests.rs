@@ -1,1 +1,192 @@
-//! TBD
+//! The laws of the indexes: planning what an update concerns comes to the same as planning everything, and an
+//! update concerns no more than it must.
+
+mod updates;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::plan::{Node, Plan, plan};
+use updates::{update, updates};
+
+/// What an agent remembers of the passes it has made: for each virtual service of a scope, what it had goes, and
+/// what it has now comes.
+fn merge(remembered: &mut Plan, scope: &Scope, fresh: Plan) {
+    let concerned = |name: &NamespacedName| match scope {
+        Scope::All => true,
+        Scope::Some(names) => names.contains(name),
+    };
+    let Plan {
+        table,
+        owners,
+        findings,
+    } = remembered;
+    owners.retain(|_, owner| !concerned(owner));
+    findings.retain(|name, _| !concerned(name));
+    table.services.retain(|key, _| owners.contains_key(key));
+    table.services.extend(fresh.table.services);
+    owners.extend(fresh.owners);
+    findings.extend(fresh.findings);
+}
+
+fn director(stands_alone: bool) -> Node {
+    Node {
+        name: "n1".to_owned(),
+        labels: [("role".to_owned(), "director".to_owned())].into(),
+        stands_alone,
+    }
+}
+
+/// The virtual services that select a real server as it is now, found without any index.
+fn selecting(snapshot: &Snapshot, object: &ObjectRef) -> BTreeSet<NamespacedName> {
+    let namespace = object.namespace.clone().unwrap();
+    let server = snapshot
+        .namespaces
+        .get(&namespace)
+        .and_then(|content| content.real_servers.get(&object.name));
+    let Some(server) = server else {
+        return BTreeSet::new();
+    };
+    let selects = |service: &ValidatedVirtualService| {
+        service
+            .backends
+            .iter()
+            .any(|backend| backend.selector.matches(&server.labels))
+    };
+    snapshot
+        .virtual_services()
+        .filter(|(name, service)| name.namespace == namespace && selects(service))
+        .map(|(name, _)| name)
+        .collect()
+}
+
+/// What an index holds, keys without anything included.
+fn index_sizes(snapshot: &Snapshot) -> [usize; 6] {
+    let sum = |size: fn(&Namespace) -> usize| snapshot.namespaces.values().map(size).sum();
+    [
+        snapshot.claims.len(),
+        snapshot.by_group.len(),
+        snapshot.remarks.len(),
+        sum(|namespace| namespace.by_label.len()),
+        sum(|namespace| namespace.selecting.len()),
+        sum(|namespace| namespace.selecting_widely.len()),
+    ]
+}
+
+fn object_of(update: &Update) -> &ObjectRef {
+    match update {
+        Update::Put { object, .. } | Update::Delete(object) => object,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases * 4, ..ProptestConfig::default() })]
+
+    #[test]
+    fn planning_what_each_update_concerns_comes_to_the_same_as_planning_everything(
+        updates in updates(1..40),
+        stands_alone: bool,
+    ) {
+        let node = director(stands_alone);
+        let mut snapshot = Snapshot::default();
+        let mut remembered = Plan::default();
+        for update in updates {
+            let scope = snapshot.update(update.clone());
+            merge(&mut remembered, &scope, plan(&snapshot, &node, &scope));
+            let afresh = plan(&snapshot, &node, &Scope::All);
+            prop_assert_eq!(&remembered, &afresh, "after {:?}", update);
+        }
+    }
+
+    #[test]
+    fn several_updates_may_be_passed_over_together(batches in proptest::collection::vec(updates(1..6), 1..10)) {
+        let node = director(true);
+        let mut snapshot = Snapshot::default();
+        let mut remembered = Plan::default();
+        for batch in batches {
+            let mut scope = Scope::default();
+            for update in batch {
+                scope.extend(snapshot.update(update));
+            }
+            merge(&mut remembered, &scope, plan(&snapshot, &node, &scope));
+        }
+        prop_assert_eq!(remembered, plan(&snapshot, &node, &Scope::All));
+    }
+
+    #[test]
+    fn a_real_server_concerns_exactly_the_virtual_services_that_select_it_before_or_after(
+        history in updates(0..40),
+        update in update(Kind::RealServer),
+    ) {
+        let mut snapshot = Snapshot::default();
+        for update in history {
+            snapshot.update(update);
+        }
+        let object = object_of(&update).clone();
+        let unchanged = match &update {
+            Update::Put { form: Some(form), .. } => snapshot.holds(&object, form),
+            Update::Put { form: None, .. } => true,
+            Update::Delete(_) => false,
+        };
+        let mut expected = selecting(&snapshot, &object);
+        let scope = snapshot.update(update);
+        expected.extend(selecting(&snapshot, &object));
+        if unchanged {
+            expected.clear();
+        }
+        prop_assert_eq!(scope, Scope::Some(expected));
+    }
+
+    #[test]
+    fn the_same_report_again_concerns_nobody(history in updates(1..40)) {
+        let mut snapshot = Snapshot::default();
+        let mut latest = BTreeMap::new();
+        for update in history {
+            latest.insert(object_of(&update).clone(), update.clone());
+            snapshot.update(update);
+        }
+        for (_, update) in latest {
+            if matches!(update, Update::Put { form: Some(_), .. }) {
+                prop_assert_eq!(snapshot.update(update), Scope::default());
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_of_reports_does_not_matter(
+        history in updates(1..30),
+        order in any::<prop::sample::Index>(),
+    ) {
+        let mut latest = BTreeMap::new();
+        for update in history {
+            if matches!(update, Update::Put { form: Some(_), .. }) {
+                latest.insert(object_of(&update).clone(), update);
+            }
+        }
+        let mut updates: Vec<Update> = latest.into_values().collect();
+        let mut one = Snapshot::default();
+        updates.iter().cloned().for_each(|update| drop(one.update(update)));
+        if !updates.is_empty() {
+            let turn = order.index(updates.len());
+            updates.rotate_left(turn);
+        }
+        let mut other = Snapshot::default();
+        updates.into_iter().for_each(|update| drop(other.update(update)));
+        let node = director(false);
+        prop_assert_eq!(plan(&one, &node, &Scope::All), plan(&other, &node, &Scope::All));
+    }
+
+    #[test]
+    fn when_all_objects_are_gone_the_indexes_are_empty(history in updates(1..40)) {
+        let mut snapshot = Snapshot::default();
+        let mut objects = BTreeSet::new();
+        for update in history {
+            objects.insert(object_of(&update).clone());
+            snapshot.update(update);
+        }
+        for object in objects {
+            snapshot.update(Update::Delete(object));
+        }
+        prop_assert_eq!(index_sizes(&snapshot), [0; 6]);
+    }
+}

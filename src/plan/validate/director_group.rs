@@ -122,24 +122,32 @@ fn check_failover(at: &mut Checker, failover: &api::Failover) -> ValidatedFailov
         FailoverType::Static => ValidatedFailover::Static(active_node.into()),
         FailoverType::Routed => ValidatedFailover::Routed,
         FailoverType::Vrrp | FailoverType::Lease => {
-            at.not_supported("type", true);
+            at.not_supported_because(
+                "type",
+                "not yet supported: no node of the group is active; use Static or Routed",
+            );
             ValidatedFailover::NotSupported
         }
     }
 }
 
+/// The kernel counts a timeout's ticks, up to 1000 a second, in a signed 32-bit number.
+const MAX_TIMEOUT: Duration = Duration::from_secs(596 * 3600);
+
 fn check_timeouts(at: &mut Checker, timeouts: &api::IpvsTimeouts) -> Timeouts {
     let api::IpvsTimeouts { tcp, tcp_fin, udp } = timeouts;
-    let mut seconds = |name, value: &Option<api::Duration>| {
-        let duration = at.duration(name, value.as_ref());
-        // The kernel counts whole seconds and takes 0 for "keep": rounding up keeps 500ms from meaning that.
-        duration.map_or(Duration::ZERO, |duration| {
-            Duration::from_secs(duration.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX))
-        })
-    };
+    let [tcp, tcp_fin, udp] = [("tcp", tcp), ("tcpFin", tcp_fin), ("udp", udp)]
+        .map(|(name, value)| at.duration(name, value.as_ref()));
+    let in_range = |timeout: Duration| timeout >= Duration::from_secs(1) && timeout <= MAX_TIMEOUT;
+    at.rule(
+        rules::TIMEOUTS,
+        [tcp, tcp_fin, udp].into_iter().flatten().all(in_range),
+    );
+    // The kernel counts whole seconds and takes 0 for "keep".
+    let seconds = |timeout: Option<Duration>| Duration::from_secs(timeout.unwrap_or_default().as_secs());
     Timeouts {
-        tcp: seconds("tcp", tcp),
-        tcp_fin: seconds("tcpFin", tcp_fin),
-        udp: seconds("udp", udp),
+        tcp: seconds(tcp),
+        tcp_fin: seconds(tcp_fin),
+        udp: seconds(udp),
     }
 }

@@ -91,14 +91,18 @@ impl Checker {
     /// Says that a field which is there has no effect yet.
     fn not_supported(&mut self, name: &str, given: bool) {
         if given {
-            self.field(name, |at| {
-                at.remarks.push(Remark {
-                    field: at.path.clone(),
-                    reason: Reason::NotSupported,
-                    message: format!("not yet supported: {}", at.path),
-                });
-            });
+            self.not_supported_because(name, "not yet supported: it has no effect");
         }
+    }
+
+    fn not_supported_because(&mut self, name: &str, message: &str) {
+        self.field(name, |at| {
+            at.remarks.push(Remark {
+                field: at.path.clone(),
+                reason: Reason::NotSupported,
+                message: message.to_owned(),
+            });
+        });
     }
 
     /// A number within bounds; both are part of the schema.
@@ -112,11 +116,14 @@ impl Checker {
 
     /// A text whose length in characters is within bounds.
     fn text(&mut self, name: &str, value: &str, min: usize, max: usize) {
+        self.field(name, |at| at.characters(value, min, max));
+    }
+
+    /// The same for the text at the current path.
+    fn characters(&mut self, value: &str, min: usize, max: usize) {
         let length = value.chars().count();
         if length < min || length > max {
-            self.field(name, |at| {
-                at.invalid(length_message("characters", length, min, max))
-            });
+            self.invalid(length_message("characters", length, min, max));
         }
     }
 

@@ -136,7 +136,8 @@ fn check_addresses(at: &mut Checker, addresses: Option<&[String]>) -> Box<[IpAdd
                     if !texts.insert(text) {
                         at.invalid(format!("{text} stands in the set twice: remove one"));
                     }
-                    let address = parse_address(text).filter(|_| (2..=45).contains(&text.len()));
+                    at.characters(text, 2, 45);
+                    let address = parse_address(text);
                     at.rule(rules::ADDRESSES_ARE_IPS, address.is_some());
                     address
                 })
@@ -210,10 +211,10 @@ fn check_name<'a>(at: &mut Checker, name: &'a str, names: &mut BTreeSet<&'a str>
                 "\"{name}\" is no name: use lower-case letters, digits and inner hyphens"
             ));
         }
-        if !names.insert(name) {
-            at.invalid(format!("\"{name}\" names two entries: rename one"));
-        }
     });
+    if !names.insert(name) {
+        at.invalid(format!("\"{name}\" names two entries: rename one"));
+    }
 }
 
 fn check_mark(at: &mut Checker, value: &api::FirewallMark) -> Option<(Family, NonZeroU32)> {
@@ -244,15 +245,15 @@ fn check_scheduler(at: &mut Checker, value: Option<&api::Scheduler>) -> (Schedul
         let algorithm = algorithm.map_or(Scheduler::WeightedLeastConnections, scheduler);
         let given = flags.as_deref().unwrap_or_default();
         at.length("flags", given.len(), 0, 8);
-        let distinct = given
-            .iter()
-            .enumerate()
-            .all(|(index, flag)| !given[..index].contains(flag));
-        if !distinct {
-            at.field("flags", |at| {
-                at.invalid("a flag stands in the set twice: remove one")
-            });
-        }
+        at.field("flags", |at| {
+            for (index, flag) in given.iter().enumerate() {
+                if given[..index].contains(flag) {
+                    at.item(index, |at| {
+                        at.invalid("a flag stands in the set twice: remove one")
+                    });
+                }
+            }
+        });
         let fits = given.iter().all(|flag| match flag {
             ShFallback | ShPort => algorithm == Scheduler::SourceHash,
             MhFallback | MhPort => algorithm == Scheduler::Maglev,

@@ -1,0 +1,209 @@
+//! Objects in, table, findings and changes out: `golden/CASE/objects.yaml` is planned for the node of `node.yaml`,
+//! compared with the kernel's table in `current.txt`, and must come to `expected.txt`. A new case is a folder;
+//! `UPDATE_EXPECTED=1 cargo test --test golden` writes what comes out, to be read before it is committed.
+//!
+//! | file | |
+//! | --- | --- |
+//! | `objects.yaml` | documents in the order in which a source reports them; a later one replaces an earlier one of the same name |
+//! | `node.yaml` | `name`, `labels`, `standsAlone`; without it the node is `d1` with the label `weir.dev/role: director` |
+//! | `current.txt` | a table as `table_text` reads it; without it no changes are computed |
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy takes nothing but #[test] functions for tests"
+)]
+
+mod strategies;
+mod table_text;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use weir::api::{DirectorGroup, RealServer, VirtualService};
+use weir::ipvs::{Change, diff};
+use weir::plan::validate::{self, Validation};
+use weir::plan::{Finding, Form, Kind, Node, ObjectRef, Plan, Scope, Snapshot, Update, plan};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct NodeFile {
+    name: String,
+    labels: BTreeMap<String, String>,
+    stands_alone: bool,
+}
+
+impl Default for NodeFile {
+    fn default() -> Self {
+        Self {
+            name: "d1".to_owned(),
+            labels: [("weir.dev/role".to_owned(), "director".to_owned())].into(),
+            stands_alone: false,
+        }
+    }
+}
+
+fn cases() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut cases: Vec<_> = fs::read_dir(root)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    cases.sort();
+    cases
+}
+
+#[test]
+fn every_case_comes_to_what_is_expected() {
+    let update = std::env::var_os("UPDATE_EXPECTED").is_some();
+    let mut wrong = Vec::new();
+    for case in cases() {
+        let actual = run(&case);
+        let file = case.join("expected.txt");
+        let expected = fs::read_to_string(&file).unwrap_or_default();
+        if update {
+            fs::write(file, actual).unwrap();
+        } else if actual != expected {
+            wrong.push(format!(
+                "{}\n--- expected\n{expected}--- actual\n{actual}",
+                case.display()
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn run(case: &Path) -> String {
+    let read = |name| fs::read_to_string(case.join(name)).ok();
+    let NodeFile {
+        name,
+        labels,
+        stands_alone,
+    } = read("node.yaml").map_or_else(NodeFile::default, |text| serde_saphyr::from_str(&text).unwrap());
+    let node = Node {
+        name,
+        labels,
+        stands_alone,
+    };
+
+    let mut snapshot = Snapshot::default();
+    let objects = read("objects.yaml").unwrap_or_else(|| panic!("{} has no objects.yaml", case.display()));
+    for object in serde_saphyr::from_multiple(&objects).unwrap() {
+        snapshot.update(report(&object));
+    }
+    let plan = plan(&snapshot, &node, &Scope::All);
+    let mut text = print_desired(&plan);
+    text.push_str(&print_findings(&plan, &snapshot));
+    if let Some(current) = read("current.txt") {
+        let (current, ours) = table_text::parse(&current);
+        text.push_str(&print_changes(&diff(&current, &plan.table, |key| {
+            ours.contains(key)
+        })));
+    }
+    text
+}
+
+/// What a source would report of a document.
+fn report(object: &Value) -> Update {
+    let kind = Kind::ALL
+        .into_iter()
+        .find(|kind| object["kind"] == kind.name())
+        .unwrap();
+    let metadata = &object["metadata"];
+    let namespace = metadata["namespace"].as_str().unwrap_or("default");
+    let name = ObjectRef {
+        kind,
+        namespace: kind.is_namespaced().then(|| namespace.into()),
+        name: metadata["name"].as_str().unwrap().into(),
+    };
+    match kind {
+        Kind::VirtualService => put::<VirtualService, _>(name, object, validate::virtual_service, |form| {
+            Form::VirtualService(Box::new(form))
+        }),
+        Kind::RealServer => put::<RealServer, _>(name, object, validate::real_server, Form::RealServer),
+        Kind::DirectorGroup => put::<DirectorGroup, _>(name, object, validate::director_group, |form| {
+            Form::DirectorGroup(Box::new(form))
+        }),
+    }
+}
+
+fn put<T: DeserializeOwned, V>(
+    object: ObjectRef,
+    manifest: &Value,
+    validate: fn(&T) -> Validation<V>,
+    form: fn(V) -> Form,
+) -> Update {
+    let resource =
+        serde_json::from_value(manifest.clone()).unwrap_or_else(|error| panic!("{object}: {error}"));
+    let Validation { value, remarks } = validate(&resource);
+    Update::Put {
+        object,
+        form: value.map(form),
+        remarks,
+    }
+}
+
+fn print_desired(plan: &Plan) -> String {
+    let mut text = String::from("# desired\n");
+    for (key, entry) in &plan.table.services {
+        let owner = &plan.owners[key];
+        writeln!(text, "{key} {} for {owner}", table_text::service(&entry.service)).unwrap();
+        text.push_str(&table_text::destinations(entry));
+    }
+    text
+}
+
+fn print_findings(plan: &Plan, snapshot: &Snapshot) -> String {
+    let mut findings: Vec<Finding> = plan
+        .findings
+        .values()
+        .flatten()
+        .cloned()
+        .chain(snapshot.findings())
+        .collect();
+    findings.sort();
+    findings
+        .iter()
+        .fold(String::from("\n# findings\n"), |text, finding| {
+            format!("{text}{}: {finding}\n", finding.reason.word())
+        })
+}
+
+fn print_changes(changes: &[Change]) -> String {
+    let mut text = String::from("\n# changes\n");
+    for change in changes {
+        let value = match change {
+            Change::AddService { service, .. } | Change::EditService { service, .. } => {
+                table_text::service(service)
+            }
+            Change::AddDestination { destination, .. } | Change::EditDestination { destination, .. } => {
+                table_text::destination(destination)
+            }
+            Change::DeleteService { .. } | Change::DeleteDestination { .. } => {
+                writeln!(text, "{change}").unwrap();
+                continue;
+            }
+        };
+        writeln!(text, "{change}: {value}").unwrap();
+    }
+    text
+}
+
+proptest! {
+    #[test]
+    fn a_table_is_read_from_its_text(table in strategies::table()) {
+        let mut expected = table;
+        for destination in expected.services.values_mut().flat_map(|entry| entry.destinations.values_mut()) {
+            // The text leaves a lower limit without an upper one out, and so does the kernel.
+            if destination.upper_threshold == 0 {
+                destination.lower_threshold = 0;
+            }
+        }
+        prop_assert_eq!(table_text::parse(&table_text::print(&expected)), (expected, Vec::new()));
+    }
+}
