@@ -126,7 +126,7 @@ pub async fn watch(
             news.push(SourceEvent::Problems(problems_now));
         }
         if !was_complete && watches.iter().all(|watch| watch.complete) {
-            news.push(SourceEvent::Complete);
+            news.push(SourceEvent::Complete { unread: false });
         }
         for event in news {
             if sender.send(event).await.is_err() {

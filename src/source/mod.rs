@@ -7,6 +7,8 @@
 //! | `cluster` | the Kubernetes API |
 
 pub mod cluster;
+pub mod folder;
+pub mod manifest;
 
 use std::collections::BTreeMap;
 
@@ -17,9 +19,13 @@ use crate::plan::Update;
 pub enum SourceEvent {
     /// Objects appeared, changed or went.
     Updates(Vec<Update>),
-    /// Everything that is there has been reported once. Before that nothing may be planned, since what has not
+    /// Everything that is there has been looked at once. Before that nothing may be planned, since what has not
     /// been reported yet would look as if it were gone.
-    Complete,
+    Complete {
+        /// Whether something is there that could not be read since the start: of the objects in it nothing is
+        /// known, not even that they are there, so nothing may be deleted. Comes again when that is over.
+        unread: bool,
+    },
     /// The node's labels.
     NodeLabels(BTreeMap<String, String>),
     /// Everything that is wrong with the source now, each in one paragraph for a person; replaces what was said
