@@ -65,6 +65,10 @@ pub struct Agent<S> {
     reconciler: Option<Reconciler<S>>,
     audit_interval: Duration,
     complete: bool,
+    /// Whether the source holds something that could not be read since the start.
+    unread: bool,
+    /// Whether everything that is there has been understood at least once, so that what is missing is gone.
+    understood: bool,
     scope: Scope,
     problems: Vec<String>,
     /// Why the last pass could not be made.
@@ -82,6 +86,8 @@ impl<S: TableStore + Send + 'static> Agent<S> {
             reconciler: Some(reconciler),
             audit_interval,
             complete: false,
+            unread: false,
+            understood: false,
             scope: Scope::default(),
             problems: Vec::new(),
             stopped_by: None,
@@ -132,11 +138,9 @@ impl<S: TableStore + Send + 'static> Agent<S> {
                 let concerned = reconciler.set_labels(labels);
                 self.scope.extend(concerned);
             }
-            SourceEvent::Complete => {
-                if !self.complete {
-                    info!("all objects have been read");
-                }
+            SourceEvent::Complete { unread } => {
                 self.complete = true;
+                self.unread = unread;
                 self.scope = Scope::All;
             }
             SourceEvent::Problems(problems) => self.problems = problems,
@@ -167,6 +171,7 @@ impl<S: TableStore + Send + 'static> Agent<S> {
         let Some(mut reconciler) = self.reconciler.take() else {
             return;
         };
+        self.judge(&mut reconciler);
         let scope = std::mem::take(&mut self.scope);
         let everything = scope == Scope::All;
         let passed = tokio::task::spawn_blocking(move || {
@@ -198,6 +203,21 @@ impl<S: TableStore + Send + 'static> Agent<S> {
         };
         self.reconciler = Some(reconciler);
         self.plan_retry(again);
+    }
+
+    /// Until everything has been understood once, nothing is deleted: what an earlier agent programmed may be
+    /// wanted by an object that cannot be read just now.
+    fn judge(&mut self, reconciler: &mut Reconciler<S>) {
+        if self.understood {
+            return;
+        }
+        self.understood = !self.unread && !reconciler.snapshot().has_formless();
+        reconciler.keep_everything(!self.understood);
+        if self.understood {
+            self.scope = Scope::All;
+        } else {
+            warn!("nothing is deleted until every object has been read once");
+        }
     }
 
     fn plan_retry(&mut self, again: bool) {
@@ -305,7 +325,7 @@ fn tell_news(last: &Report, report: &Report) {
         .iter()
         .filter(|problem| !last.problems.contains(problem))
     {
-        error!("{problem}");
+        error!("{}", problem.trim_start_matches("error: "));
     }
     for problem in last
         .problems

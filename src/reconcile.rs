@@ -42,6 +42,8 @@ pub struct Pass {
     pub failures: Vec<Failure>,
     /// Services that were there without being ours, and are ours now because a virtual service wants them.
     pub adopted: Vec<ServiceKey>,
+    /// Deletions that were left out, because not all that is wanted is known.
+    pub withheld: Vec<Change>,
     /// Whether the connection timeouts had to be set.
     pub timeouts_set: bool,
 }
@@ -54,6 +56,8 @@ pub struct Reconciler<S> {
     ledger: Ledger,
     store: S,
     exclusive: bool,
+    /// Whether nothing may be deleted, because not all that is wanted is known.
+    keeps_everything: bool,
     findings: BTreeMap<NamespacedName, Vec<Finding>>,
     failures: BTreeMap<ServiceKey, Vec<Failure>>,
     desired: Programming,
@@ -131,6 +135,7 @@ impl<S: TableStore> Reconciler<S> {
             ledger,
             store,
             exclusive,
+            keeps_everything: false,
             findings: BTreeMap::new(),
             failures: BTreeMap::new(),
             desired: Programming::default(),
@@ -151,6 +156,12 @@ impl<S: TableStore> Reconciler<S> {
         }
         self.node.labels = labels;
         Scope::All
+    }
+
+    /// Says whether nothing may be deleted, because not all that is wanted is known: an object that cannot be read
+    /// looks like one that is gone.
+    pub fn keep_everything(&mut self, keep: bool) {
+        self.keeps_everything = keep;
     }
 
     /// The node.
@@ -210,6 +221,19 @@ impl<S: TableStore> Reconciler<S> {
     /// The kernel could not be read or the ledger not written. What the kernel refuses is no error but part of
     /// the [`Pass`].
     pub fn pass(&mut self, scope: &Scope) -> Result<Pass, PassError> {
+        self.pass_from(scope).map(|(_, pass)| pass)
+    }
+
+    /// As [`Self::pass`] over everything, with the table as it was before.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::pass`].
+    pub fn pass_once(&mut self) -> Result<(Table, Pass), PassError> {
+        self.pass_from(&Scope::All)
+    }
+
+    fn pass_from(&mut self, scope: &Scope) -> Result<(Table, Pass), PassError> {
         let mut plan = plan(&self.snapshot, &self.node, scope);
         self.replace_findings(scope, &mut plan);
         let keys = self.concerned(scope, &plan);
@@ -226,22 +250,9 @@ impl<S: TableStore> Reconciler<S> {
             self.desired.set(*key, &plan.table);
         }
         self.take_possession(&current, &plan, &mut pass)?;
-        self.bring(current, plan.table, &mut pass)?;
+        self.bring(&current, plan.table, &mut pass)?;
         self.remember(&keys, &pass)?;
-        Ok(pass)
-    }
-
-    /// What a pass would do, without doing it.
-    ///
-    /// # Errors
-    ///
-    /// The kernel could not be read.
-    pub fn preview(&mut self) -> Result<(Table, Vec<Change>), PassError> {
-        let mut plan = plan(&self.snapshot, &self.node, &Scope::All);
-        self.replace_findings(&Scope::All, &mut plan);
-        let current = self.store.list()?;
-        let changes = diff(&current, &plan.table, |key| self.is_ours(key));
-        Ok((current, changes))
+        Ok((current, pass))
     }
 
     fn is_ours(&self, key: &ServiceKey) -> bool {
@@ -306,9 +317,16 @@ impl<S: TableStore> Reconciler<S> {
 
     /// Makes the changes from `current` to `wanted`. Where the picture of the kernel turns out stale, because
     /// somebody else changed it or a dump hid something, those services are looked at and brought again.
-    fn bring(&mut self, mut current: Table, mut wanted: Table, pass: &mut Pass) -> Result<(), PassError> {
+    fn bring(&mut self, current: &Table, mut wanted: Table, pass: &mut Pass) -> Result<(), PassError> {
+        let mut newer = None;
         for look in 1..=LOOKS {
-            let changes = diff(&current, &wanted, |key| self.is_ours(key));
+            let (changes, withheld): (Vec<Change>, Vec<Change>) =
+                diff(newer.as_ref().unwrap_or(current), &wanted, |key| {
+                    self.is_ours(key)
+                })
+                .into_iter()
+                .partition(|change| !(self.keeps_everything && change.is_deletion()));
+            pass.withheld.extend(withheld);
             let outcome = self.store.apply(&changes);
             pass.changes.extend(changes);
             let stale: BTreeSet<ServiceKey> = if look < LOOKS {
@@ -321,7 +339,7 @@ impl<S: TableStore> Reconciler<S> {
             if stale.is_empty() {
                 break;
             }
-            current = self.store.read(&mut stale.iter().copied())?;
+            newer = Some(self.store.read(&mut stale.iter().copied())?);
             wanted.services.retain(|key, _| stale.contains(key));
         }
         Ok(())
@@ -338,15 +356,16 @@ impl<S: TableStore> Reconciler<S> {
                 .or_default()
                 .push(failure.clone());
         }
-        let (failed, done): (Vec<ServiceKey>, Vec<ServiceKey>) = keys
+        let withheld: BTreeSet<ServiceKey> = pass.withheld.iter().map(|change| *change.service()).collect();
+        let (differs, done): (Vec<ServiceKey>, Vec<ServiceKey>) = keys
             .iter()
             .copied()
-            .partition(|key| self.failures.contains_key(key));
+            .partition(|key| self.failures.contains_key(key) || withheld.contains(key));
         for key in done {
             self.programmed.copy(key, &self.desired);
         }
-        let actual = self.store.read(&mut failed.iter().copied())?;
-        for key in failed {
+        let actual = self.store.read(&mut differs.iter().copied())?;
+        for key in differs {
             self.programmed.set(key, &actual);
         }
         self.give_up(keys, pass)

@@ -55,6 +55,11 @@ pub enum Change {
 }
 
 impl Change {
+    /// Whether something is taken away.
+    pub fn is_deletion(&self) -> bool {
+        matches!(self, Self::DeleteService { .. } | Self::DeleteDestination { .. })
+    }
+
     /// The virtual service that the change concerns.
     pub fn service(&self) -> &ServiceKey {
         match self {

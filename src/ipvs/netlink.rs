@@ -273,8 +273,9 @@ impl KernelTable {
                 continue;
             }
             let family = self.family;
-            self.batch
-                .push(family.number, 0, |message| write_change(message, family, change));
+            self.batch.push(family.number, 0, |message| {
+                wire::write_change(message, family, change)
+            });
             sent.push(index);
         }
         match self.connection.batch(&mut self.batch) {
@@ -288,47 +289,6 @@ impl KernelTable {
             }
         }
         failures
-    }
-}
-
-/// Writes the request that makes a change.
-fn write_change(message: &mut MessageWriter<'_>, family: GenericFamily, change: &Change) {
-    match change {
-        Change::AddService { key, service } => {
-            family.command(message, command::NEW_SERVICE);
-            wire::write_service(message, key, service);
-        }
-        Change::EditService { key, service } => {
-            family.command(message, command::SET_SERVICE);
-            wire::write_service(message, key, service);
-        }
-        Change::DeleteService { key } => {
-            family.command(message, command::DEL_SERVICE);
-            wire::write_service_key(message, key);
-        }
-        Change::AddDestination {
-            service,
-            key,
-            destination,
-        } => {
-            family.command(message, command::NEW_DEST);
-            wire::write_service_key(message, service);
-            wire::write_destination(message, key, destination);
-        }
-        Change::EditDestination {
-            service,
-            key,
-            destination,
-        } => {
-            family.command(message, command::SET_DEST);
-            wire::write_service_key(message, service);
-            wire::write_destination(message, key, destination);
-        }
-        Change::DeleteDestination { service, key } => {
-            family.command(message, command::DEL_DEST);
-            wire::write_service_key(message, service);
-            wire::write_destination_key(message, key);
-        }
     }
 }
 
@@ -378,7 +338,9 @@ impl TableStore for KernelTable {
             outcome.applied += changes.len() - failed.len();
             for (index, error) in failed {
                 let change = changes[index].clone();
-                let dependent = error == ChangeError::NotThere && not_set_up.contains(change.service());
+                let of_service = matches!(change, Change::AddDestination { .. });
+                let dependent =
+                    of_service && error == ChangeError::NotThere && not_set_up.contains(change.service());
                 let error = if dependent { ChangeError::Skipped } else { error };
                 if matches!(change, Change::AddService { .. }) && error != ChangeError::AlreadyThere {
                     not_set_up.insert(*change.service());

@@ -9,8 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
-use crate::netlink::{Attributes, MessageWriter, read_u8, read_u16, read_u16_be, read_u32, read_u64};
+use crate::netlink::{
+    Attributes, Family as GenericFamily, MessageWriter, read_u8, read_u16, read_u16_be, read_u32, read_u64,
+};
 
+use super::diff::Change;
 use super::forwarding::{ForwardingMethod, Tunnel, TunnelChecksum};
 use super::listing::{Connections, ListedDestination, ListedService, Statistics};
 use super::table::{
@@ -128,6 +131,47 @@ const FLAG_SCHEDULER: [u32; 3] = [0x8, 0x10, 0x20];
 const FORWARDING_MASK: u32 = 0x7;
 /// The kernel's word for a service that schedules nothing.
 const NO_SCHEDULER: &str = "none";
+
+/// Writes the request that makes a change.
+pub fn write_change(message: &mut MessageWriter<'_>, family: GenericFamily, change: &Change) {
+    match change {
+        Change::AddService { key, service } => {
+            family.command(message, command::NEW_SERVICE);
+            write_service(message, key, service);
+        }
+        Change::EditService { key, service } => {
+            family.command(message, command::SET_SERVICE);
+            write_service(message, key, service);
+        }
+        Change::DeleteService { key } => {
+            family.command(message, command::DEL_SERVICE);
+            write_service_key(message, key);
+        }
+        Change::AddDestination {
+            service,
+            key,
+            destination,
+        } => {
+            family.command(message, command::NEW_DEST);
+            write_service_key(message, service);
+            write_destination(message, key, destination);
+        }
+        Change::EditDestination {
+            service,
+            key,
+            destination,
+        } => {
+            family.command(message, command::SET_DEST);
+            write_service_key(message, service);
+            write_destination(message, key, destination);
+        }
+        Change::DeleteDestination { service, key } => {
+            family.command(message, command::DEL_DEST);
+            write_service_key(message, service);
+            write_destination_key(message, key);
+        }
+    }
+}
 
 /// Writes what identifies a service, as `DEL_SERVICE`, `GET_DEST` and the destination commands need it.
 pub fn write_service_key(message: &mut MessageWriter<'_>, key: &ServiceKey) {

@@ -206,3 +206,25 @@ fn a_refused_service_does_not_stop_the_others_and_is_reported_until_it_works() {
     assert_eq!(node.reconciler.failures().count(), 0);
     assert_eq!(node.reconciler.desired(), node.reconciler.programmed());
 }
+
+#[test]
+fn while_not_all_that_is_wanted_is_known_nothing_is_deleted() {
+    let mut node = Fixture::new(Table::default());
+    node.take([web(), real_server(11, 1), real_server(12, 1)]);
+    let mut node = node.restart();
+    node.reconciler.keep_everything(true);
+    // The manifest of real server 12 cannot be read.
+    node.take([web(), real_server(11, 5)]);
+    let pass = node.reconciler.pass(&Scope::All).unwrap();
+    assert_eq!(pass.withheld.len(), 1);
+    let table = node.reconciler.store.table.clone();
+    assert_eq!(table.services.values().next().unwrap().destinations.len(), 2);
+    assert_ne!(node.reconciler.desired(), node.reconciler.programmed());
+    node.reconciler.keep_everything(false);
+    let pass = node.reconciler.pass(&Scope::All).unwrap();
+    assert_eq!(
+        Fixture::words(&pass),
+        ["delete destination 10.0.0.12:80 of TCP 10.0.0.200:80"]
+    );
+    assert_eq!(node.reconciler.desired(), node.reconciler.programmed());
+}
