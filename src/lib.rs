@@ -1,6 +1,36 @@
 //! Weir: a Kubernetes-native load balancer on the Linux kernel's own IPVS.
+//!
+//! ```text
+//!  Kubernetes API ─┐
+//!                  ├─► source ─► Snapshot ─► plan ─► Table ───┐
+//!  manifest folder ┘   (I/O)     (value)     (pure)           ├─► diff ─► Vec<Change> ─► ledger ─► apply ─► Outcome
+//!                              kernel: netlink dump ─► Table ─┘  (pure)                            (I/O)
+//!                                                                                                     │
+//!                  again: on any change, on a tick, after a failure ◄─── Report ─► log, NodeState ◄───┘
+//! ```
+//!
+//! Each arrow is a function, each noun a type. A pass never trusts what the last one did: it reads what it is about
+//! to change, one virtual service's entries for one changed object, the whole table for the audit.
+//!
+//! | module | what | |
+//! | --- | --- | --- |
+//! | [`api`] | the resources: serde, schema, rules | pure |
+//! | [`source`] | where objects come from: a manifest folder, the Kubernetes API | I/O |
+//! | [`plan`] | objects and the node → what its kernel should hold, and findings | pure |
+//! | [`ipvs`] | the table as a value, its difference, its bytes, the kernel's and one in memory | pure but for `netlink` |
+//! | [`netlink`] | messages, attributes, one connection | pure but for `connection` |
+//! | [`ledger`] | which entries of the kernel are ours | I/O |
+//! | [`reconcile`] | one pass, and what a node knows between passes | |
+//! | [`agent`] | when to pass over what | driver |
+//! | [`status`], [`publish`] | the agent's report → NodeState | pure; I/O |
+//! | [`cli`], [`telemetry`] | the command line; logs | |
+//! | [`digest`] | a digest that is the same everywhere | pure |
+//!
+//! Start with [`agent`], then [`reconcile`], then [`ipvs::diff`].
+
 pub mod agent;
 pub mod api;
+pub mod cli;
 pub mod digest;
 pub mod ipvs;
 pub mod ledger;
@@ -10,3 +40,4 @@ pub mod publish;
 pub mod reconcile;
 pub mod source;
 pub mod status;
+pub mod telemetry;

@@ -1,0 +1,212 @@
+//! `weir agent`: keeps this node's table as the objects say.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::agent::{Agent, Report};
+use crate::ipvs::KernelTable;
+use crate::ledger::{Ledger, LedgerState};
+use crate::plan::Node;
+use crate::reconcile::Reconciler;
+use crate::source::{cluster, folder};
+use crate::telemetry::{self, LogFormat};
+use crate::{api, publish};
+
+use super::OK;
+
+/// Events of a source that may wait for the agent.
+const EVENTS: usize = 256;
+/// The server ends a watch after [`cluster::WATCH_TIMEOUT`] seconds; a connection silent for longer is dead.
+const READ_TIMEOUT: Duration = Duration::from_secs(cluster::WATCH_TIMEOUT as u64 + 20);
+
+/// Keep this node's IPVS table as the objects say
+///
+/// Reads VirtualServices, RealServers and DirectorGroups from a folder of manifests or from the Kubernetes API,
+/// programs what this node should have, and repairs what others change. Entries that Weir did not make are left
+/// alone. When the agent stops, the table stays as it is.
+#[derive(Debug, Args)]
+pub(super) struct AgentArguments {
+    /// Read objects from this folder instead of the Kubernetes API
+    ///
+    /// Files ending in .yaml, .yml or .json directly in it; changes are noticed.
+    #[arg(long, value_name = "DIR")]
+    manifests: Option<PathBuf>,
+    #[command(flatten)]
+    node: NodeArguments,
+    #[command(flatten)]
+    state: StateArguments,
+    /// How often to compare the whole table with what it should be
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    audit_interval: Duration,
+    /// Own the whole table: delete every entry that no object asks for, whoever made it
+    #[arg(long)]
+    exclusive: bool,
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t, env = "WEIR_LOG_FORMAT")]
+    log_format: LogFormat,
+}
+
+/// Which node this is.
+#[derive(Debug, Clone, Args)]
+pub(super) struct NodeArguments {
+    /// This node's name; the host name if not given
+    #[arg(long, value_name = "NAME", env = "WEIR_NODE_NAME")]
+    node_name: Option<String>,
+    /// This node's labels where no Kubernetes API says them, such as weir.dev/role=director
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label, env = "WEIR_NODE_LABELS")]
+    node_labels: Vec<(String, String)>,
+}
+
+/// Where Weir keeps what must survive a restart.
+#[derive(Debug, Clone, Args)]
+pub(super) struct StateArguments {
+    /// The folder for the record of which entries are Weir's
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/weir",
+        env = "WEIR_STATE_DIR"
+    )]
+    pub(super) state_dir: PathBuf,
+}
+
+impl NodeArguments {
+    /// The node, for planning without a Kubernetes API.
+    pub(super) fn node(&self) -> anyhow::Result<Node> {
+        Ok(Node {
+            name: self.name()?,
+            labels: self.node_labels.iter().cloned().collect::<BTreeMap<_, _>>(),
+            stands_alone: true,
+        })
+    }
+
+    fn name(&self) -> anyhow::Result<String> {
+        if let Some(name) = &self.node_name {
+            return Ok(name.clone());
+        }
+        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        anyhow::ensure!(
+            !name.is_empty(),
+            "this host has no name: give one with --node-name"
+        );
+        Ok(name)
+    }
+}
+
+impl AgentArguments {
+    pub(super) fn run(self) -> anyhow::Result<u8> {
+        telemetry::init(self.log_format);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        runtime.block_on(self.serve())?;
+        Ok(OK)
+    }
+
+    async fn serve(self) -> anyhow::Result<()> {
+        let node = Node {
+            stands_alone: self.manifests.is_some(),
+            ..self.node.node()?
+        };
+        let node_name = node.name.clone();
+        let store = KernelTable::open()?;
+        let (ledger, warning) = open_ledger(&self.state)?;
+        if let Some(warning) = warning {
+            warn!("{warning}");
+        }
+        info!(
+            node = node_name,
+            version = env!("CARGO_PKG_VERSION"),
+            "weir agent"
+        );
+
+        let shutdown = CancellationToken::new();
+        cancel_on_signal(&shutdown)?;
+        let (events, received) = mpsc::channel(EVENTS);
+        let (reports, published) = watch::channel(Report::default());
+        let reconciler = Reconciler::new(node, ledger, store, self.exclusive);
+        let agent = Agent::new(reconciler, self.audit_interval, reports).run(received, shutdown.clone());
+
+        match self.manifests {
+            Some(folder) => {
+                let source = folder::watch(folder, events, shutdown.clone());
+                let ((), ()) = tokio::join!(agent, source);
+            }
+            None => {
+                let client = connect().await?;
+                let source = cluster::watch(client.clone(), &node_name, events, shutdown.clone());
+                let publisher = publish::publish(client, &node_name, published, shutdown.clone());
+                let ((), (), ()) = tokio::join!(agent, source, publisher);
+            }
+        }
+        info!("stopped; the table stays as it is");
+        Ok(())
+    }
+}
+
+/// Opens the ledger; says what has to be known about its state.
+pub(super) fn open_ledger(state: &StateArguments) -> anyhow::Result<(Ledger, Option<String>)> {
+    let (ledger, found) = Ledger::open(&state.state_dir)?;
+    let path = state.state_dir.display();
+    let warning = match found {
+        LedgerState::Whole | LedgerState::New => None,
+        LedgerState::Torn { lines } => Some(format!(
+            "the ledger in {path} had {lines} damaged line(s): what they recorded is not known to be Weir's and \
+             will not be deleted, unless it is wanted again"
+        )),
+    };
+    Ok((ledger, warning))
+}
+
+async fn connect() -> anyhow::Result<kube::Client> {
+    let mut config = kube::Config::infer().await.context(
+        "no Kubernetes API to read from: run in a pod, set KUBECONFIG, or name a folder with --manifests",
+    )?;
+    config.read_timeout = Some(READ_TIMEOUT);
+    kube::Client::try_from(config).context("cannot use this Kubernetes configuration")
+}
+
+fn cancel_on_signal(shutdown: &CancellationToken) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        shutdown.cancel();
+    });
+    Ok(())
+}
+
+/// Reads a duration as the resources write it.
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = api::Duration(text.to_owned())
+        .parse()
+        .map_err(|error| error.to_string())?;
+    if duration.is_zero() {
+        Err("must be longer than 0".to_owned())
+    } else {
+        Ok(duration)
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write a label as KEY=VALUE")?;
+    if key.is_empty() {
+        Err("a label needs a key".to_owned())
+    } else {
+        Ok((key.to_owned(), value.to_owned()))
+    }
+}
