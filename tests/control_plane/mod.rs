@@ -53,6 +53,7 @@ use kube::{
 pub(crate) use kubectl::succeeded;
 use layout::Layout;
 use port::ReservedPort;
+pub(crate) use programs::path as program;
 use rustix::process::Signal;
 use server::Server;
 use tokio::time::Instant;
