@@ -1,0 +1,280 @@
+//! The whole line: a real API server and etcd on the host, agents on three nodes in the lab's VM, traffic through them.
+//!
+//! Each agent has what its pod would have: a token of the ServiceAccount that is bound to its node, the RBAC rules of
+//! `deploy/`, and the two capabilities. Whatever is missing there shows here.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy takes nothing but #[test] functions for tests"
+)]
+
+mod control_plane;
+#[path = "lab/mod.rs"]
+mod lab;
+
+use std::path::Path;
+use std::time::Duration;
+
+use control_plane::{BoundTo, ControlPlane, ServiceAccountAccess, succeeded};
+use lab::poll::eventually;
+use lab::remote::{Boot, Program, Vm};
+use serde_json::Value;
+
+const NAMESPACE: &str = "weir-system";
+const NODES: [&str; 3] = ["d1", "d2", "rs1"];
+const WEB_VIP: &str = "10.0.0.200";
+const API_VIP: &str = "10.0.0.201";
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Shorter than in service, so that the test sees several audits.
+const AUDIT: &str = "3s";
+
+/// Objects of the cluster that are there before Weir is.
+const CLUSTER: &str = "
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Namespace, metadata: {name: shop}}
+- {apiVersion: v1, kind: Node, metadata: {name: d1, labels: {weir.dev/role: director}}}
+- {apiVersion: v1, kind: Node, metadata: {name: d2, labels: {weir.dev/role: director}}}
+- {apiVersion: v1, kind: Node, metadata: {name: rs1}}
+";
+
+fn repository(path: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(path)
+        .display()
+        .to_string()
+}
+
+async fn kubectl(control_plane: &ControlPlane, arguments: &[&str]) -> String {
+    let output = control_plane.kubectl(arguments).await;
+    succeeded(&output);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Sets the VIPs up as the administrator of such a cluster has to, as long as agents do not.
+fn set_up_vips(vm: &Vm) {
+    for vip in [WEB_VIP, API_VIP] {
+        vm.sh("d1", &format!("ip address add {vip}/32 dev front"));
+    }
+    for node in ["rs1", "rs2", "rs3"] {
+        vm.sh(
+            node,
+            &format!(
+                "ip link add vip0 type dummy; ip link set vip0 up; ip address add {WEB_VIP}/32 dev vip0"
+            ),
+        );
+        vm.sh(node, "for s in arp_ignore=1 arp_announce=2; do echo ${s#*=} >/proc/sys/net/ipv4/conf/all/${s%=*}; done");
+        // The client is a neighbour: without this, masqueraded replies would not go back through the director.
+        vm.sh(
+            node,
+            "ip rule add from 10.1.0.0/24 lookup 100; ip route add default via 10.1.0.1 table 100",
+        );
+    }
+}
+
+async fn start_agent<'vm>(control_plane: &ControlPlane, vm: &'vm Vm, node: &str) -> Program<'vm> {
+    let access = ServiceAccountAccess {
+        namespace: NAMESPACE,
+        name: "weir-agent",
+        bound_to: BoundTo::Node(node),
+        audiences: &[],
+        server: Some(&control_plane.guest_url()),
+    };
+    let kubeconfig = format!("/run/{node}.kubeconfig");
+    vm.put(
+        &kubeconfig,
+        &control_plane.kubeconfig_for_service_account(&access).await,
+    );
+    let line = format!(
+        "export KUBECONFIG={kubeconfig} WEIR_NODE_NAME={node}; exec setpriv --no-new-privs \
+         --bounding-set=-all,+net_admin,+net_raw --inh-caps=-all \
+         weir agent --state-dir /run/weir-{node} --audit-interval {AUDIT}"
+    );
+    vm.start(Some(node), &["sh", "-c", &line])
+}
+
+/// Waits for something in a node's table, as `weir table` prints it.
+#[track_caller]
+fn wait_for_table(vm: &Vm, node: &str, what: &str, agents: &[Program<'_>], is_so: impl Fn(&str) -> bool) {
+    let mut last = String::new();
+    let seen = lab::poll::within(TIMEOUT, || {
+        last = vm.sh(node, "weir table");
+        is_so(&last).then_some(())
+    });
+    let logs: String = agents.iter().map(|agent| agent.log() + "\n").collect();
+    assert!(
+        seen.is_some(),
+        "{node}: {what}; its table is\n{last}\nthe agents' logs are\n{logs}"
+    );
+}
+
+fn answers(vm: &Vm, vip: &str) -> Vec<String> {
+    let printed = vm.sh("client", &format!("lab client {vip}:80 -n 9"));
+    printed.lines().map(|line| line.trim().to_owned()).collect()
+}
+
+async fn node_state(control_plane: &ControlPlane, node: &str) -> Value {
+    let output = control_plane
+        .kubectl(&["get", "nodestate", node, "-o", "json"])
+        .await;
+    serde_json::from_slice::<Value>(&output.stdout).map_or(Value::Null, |object| object["status"].clone())
+}
+
+async fn wait_for_state(
+    control_plane: &ControlPlane,
+    node: &str,
+    what: &str,
+    is_so: impl Fn(&Value) -> bool,
+) {
+    let look = async || {
+        let state = node_state(control_plane, node).await;
+        if is_so(&state) {
+            Ok(())
+        } else {
+            Err(state.to_string())
+        }
+    };
+    control_plane::until(what, control_plane::limit(60), look).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab VM, etcd and kube-apiserver: make test-cluster"]
+async fn manifests_that_are_applied_become_traffic_and_leave_nothing_when_deleted() {
+    let mut control_plane = ControlPlane::start().await;
+    succeeded(
+        &control_plane
+            .kubectl_reading(&["apply", "-f", "-"], CLUSTER)
+            .await,
+    );
+    kubectl(&control_plane, &["apply", "-k", &repository("deploy")]).await;
+    kubectl(
+        &control_plane,
+        &[
+            "wait",
+            "--for=condition=Established",
+            "crd",
+            "--all",
+            "--timeout=60s",
+        ],
+    )
+    .await;
+
+    let vm = Vm::boot(&Boot::default());
+    set_up_vips(&vm);
+    let _servers = ["rs1", "rs2", "rs3"].map(|node| vm.start(Some(node), &["lab", "serve", node, "80"]));
+    let mut agents = Vec::new();
+    for node in NODES {
+        agents.push(start_agent(&control_plane, &vm, node).await);
+    }
+    let foreign = "ipvsadm -A -t 10.9.9.9:9 -s rr";
+    vm.sh("d1", foreign);
+
+    // Applied: programmed on the active director, and nowhere else.
+    let examples = repository("deploy/examples");
+    kubectl(&control_plane, &["apply", "-f", &examples]).await;
+    wait_for_table(&vm, "d1", "both services are programmed", &agents, |table| {
+        table.matches("  -> 10.").count() == 6
+    });
+    for vip in [WEB_VIP, API_VIP] {
+        let names = answers(&vm, vip);
+        assert_eq!(names, ["3  rs1", "3  rs2", "3  rs3"], "{vip}");
+    }
+    for node in ["d2", "rs1"] {
+        assert!(
+            !vm.sh(node, "weir table").contains("10.0.0.20"),
+            "{node} is not the active director"
+        );
+    }
+
+    // Reported.
+    wait_for_state(
+        &control_plane,
+        "d1",
+        "NodeState d1 says what is programmed",
+        |state| {
+            state["programmed"] == state["desired"]
+                && state["programmed"]["services"] == 2
+                && state["programmed"]["destinations"] == 6
+                && state["foreignServices"] == 1
+                && state["roles"][0]["role"] == "Active"
+        },
+    )
+    .await;
+    wait_for_state(
+        &control_plane,
+        "d2",
+        "NodeState d2 says that it stands by",
+        |state| state["roles"][0]["role"] == "Standby" && state["programmed"]["services"] == 0,
+    )
+    .await;
+    let listed = kubectl(&control_plane, &["get", "ivs", "-n", "shop"]).await;
+    for words in [
+        ["web", "10.0.0.200", "DirectRoute", "wlc"],
+        ["api", "10.0.0.201", "Masquerade", "rr"],
+    ] {
+        let line = listed
+            .lines()
+            .find(|line| line.starts_with(words[0]))
+            .unwrap_or_default();
+        assert!(words.iter().all(|word| line.contains(word)), "{listed}");
+    }
+
+    // Without the API server the agents go on: what somebody deletes comes back.
+    control_plane.stop_api_server().await;
+    vm.sh("d1", "ipvsadm -D -t 10.0.0.201:80");
+    wait_for_table(&vm, "d1", "the deleted service is back", &agents, |table| {
+        table.matches("  -> 10.1.").count() == 3
+    });
+    assert_eq!(answers(&vm, WEB_VIP).len(), 3);
+    control_plane.start_api_server().await;
+
+    // Back again, they take in what changes.
+    let drain = r#"{"spec":{"weight":0}}"#;
+    kubectl(
+        &control_plane,
+        &["patch", "irs", "web-1", "-n", "shop", "--type=merge", "-p", drain],
+    )
+    .await;
+    wait_for_table(&vm, "d1", "web-1 has weight 0", &agents, |table| {
+        table
+            .lines()
+            .any(|line| line.contains("10.0.0.11:80") && line.contains("Route   0 "))
+    });
+    assert!(answers(&vm, WEB_VIP).iter().all(|line| !line.ends_with("rs1")));
+
+    // An agent that is killed leaves the table; the next one takes it over.
+    agents[0].signal(rustix::process::Signal::KILL);
+    eventually(TIMEOUT, "the agent has ended", || agents[0].ended());
+    assert_eq!(vm.sh("d1", "weir table").matches("  -> 10.").count(), 6);
+    agents[0] = start_agent(&control_plane, &vm, "d1").await;
+
+    // Moved by editing a name.
+    let role = r#"{"spec":{"failover":{"static":{"activeNode":"d2"}}}}"#;
+    kubectl(
+        &control_plane,
+        &["patch", "dirgrp", "edge", "--type=merge", "-p", role],
+    )
+    .await;
+    wait_for_table(&vm, "d2", "d2 balances", &agents, |table| {
+        table.matches("  -> 10.").count() == 6
+    });
+    wait_for_table(&vm, "d1", "d1 stands by", &agents, |table| {
+        !table.contains("10.0.0.20")
+    });
+
+    // Deleted: nothing of ours is left, and what is not ours is.
+    kubectl(&control_plane, &["delete", "-f", &examples]).await;
+    wait_for_table(&vm, "d2", "nothing is left", &agents, |table| {
+        !table.contains("10.0.0.20")
+    });
+    assert_eq!(
+        vm.sh("d1", "ipvsadm -Sn").trim_end(),
+        foreign.trim_start_matches("ipvsadm ")
+    );
+    wait_for_state(&control_plane, "d2", "NodeState d2 says so", |state| {
+        state["programmed"]["services"] == 0
+    })
+    .await;
+}
