@@ -1,0 +1,106 @@
+# What to type. `make help` lists it.
+#
+# Everything is built with one set of flags, linked statically: the same programs run on this host and in the lab's VM,
+# and Cargo builds each dependency once.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+TARGET := x86_64-unknown-linux-gnu
+CACHE ?= $(or $(WEIR_CACHE),$(CURDIR)/.cache)
+export WEIR_CACHE := $(CACHE)
+export CARGO_BUILD_TARGET := $(TARGET)
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS := -C target-feature=+crt-static
+export WEIR_LAB_TARGET_DIR := $(CURDIR)/target
+DEBUG := target/$(TARGET)/debug
+
+CARGO_DENY := $(CACHE)/bin/cargo-deny
+CARGO_DENY_VERSION := 0.20.2
+
+# Tests that need something are in files of their own.
+IN_VM := lab_selftest kernel_ipvs kernel_agent
+WITH_API_SERVER := control_plane_selftest manifests rules
+KERNELS := 6.1 6.12
+
+.PHONY: help
+help: ## Say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+.PHONY: build
+build: ## Build weir for this host
+	cargo build --bin weir
+
+.PHONY: demo
+demo: programs ## Show the main job on a real IPVS kernel, in a VM, in under a minute
+	tests/lab/setup >/dev/null
+	tests/lab/run --base tools --timeout 300 --program $(DEBUG)/weir:/lab/weir \
+		--program $(DEBUG)/examples/demo:/lab/demo --tree $(CURDIR)/deploy/examples:$(CURDIR)/deploy/examples \
+		--env WEIR_DEMO_PAUSE=$${WEIR_DEMO_PAUSE:-2} -- demo
+
+# Built as the tests build them, so that no feature differs and nothing is compiled twice.
+.PHONY: programs
+programs:
+	cargo test --no-run --quiet
+
+.PHONY: test
+test: lint test-quick test-kernel test-control-plane test-cluster test-demo ## Everything, from a fresh clone
+
+.PHONY: test-quick
+test-quick: ## What needs neither VM nor control plane
+	cargo test --quiet
+	cargo test --quiet --doc
+
+.PHONY: test-kernel
+test-kernel: programs ## On real kernels, in the lab's VM
+	tests/lab/setup >/dev/null
+	for kernel in $(KERNELS); do
+		for file in $(IN_VM); do
+			echo "== $$file on kernel $$kernel"
+			WEIR_LAB_KERNEL=$$kernel tests/lab/cargo test --quiet --test $$file
+		done
+	done
+
+.PHONY: test-control-plane
+test-control-plane: programs ## Against a real API server
+	tests/tools/build
+	cargo test --quiet $(addprefix --test ,$(WITH_API_SERVER)) -- --include-ignored
+
+.PHONY: test-cluster
+test-cluster: programs ## A real API server, agents in the VM, traffic
+	tests/tools/build
+	tests/lab/setup >/dev/null
+	cargo test --quiet --test cluster -- --include-ignored
+
+.PHONY: test-demo
+test-demo: ## That the demo tells its story, without the pauses
+	$(MAKE) --no-print-directory demo WEIR_DEMO_PAUSE=0
+
+.PHONY: lint
+lint: $(CARGO_DENY) ## Format, clippy, licences and sources of dependencies, documentation
+	cargo fmt --check
+	cargo clippy --all-targets --quiet -- -D warnings
+	$(CARGO_DENY) --locked check --hide-inclusion-graph bans licenses sources
+	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --quiet
+
+.PHONY: advisories
+advisories: $(CARGO_DENY) ## Known faults of dependencies; needs the network
+	$(CARGO_DENY) --locked check --hide-inclusion-graph advisories
+
+# Without this package's flags: cargo-deny is a program for this host and no other.
+$(CARGO_DENY):
+	env -u CARGO_BUILD_TARGET -u CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS \
+		cargo install --quiet --locked cargo-deny --version $(CARGO_DENY_VERSION) --root $(CACHE)
+
+.PHONY: crds
+crds: ## Write the CustomResourceDefinitions from the types
+	UPDATE_EXPECTED=1 cargo test --quiet --test crds
+	cp crds/*.yaml charts/weir/crd-files/
+
+.PHONY: bench
+bench: ## Measure, in the instruction-counting VM, and write docs/benchmarks.md
+	benches/run
+
+.PHONY: image-binary
+image-binary: ## The static binary for the container image
+	deploy/image/build-binary target/image/weir

@@ -1,0 +1,330 @@
+//! `make demo`: Weir's main job on a real IPVS kernel, told to a person. Runs inside the lab's VM.
+//!
+//! The cluster is made of network namespaces; agents, real servers and client are ordinary processes in them. Every
+//! figure that is printed was measured in this run. If something does not come as told, the demo fails.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the demo says how long things took, and fails where they do not come"
+)]
+
+#[path = "../tests/lab/mod.rs"]
+mod lab;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+use lab::client::{Histogram, Protocol};
+use lab::poll::eventually;
+use lab::process::Process;
+use lab::server::Server;
+use lab::topology::{Node, Topology, VIP4};
+
+/// The VIP that is masqueraded; [`VIP4`] is direct routing's.
+const API_VIP: &str = "10.0.0.201";
+const TIMEOUT: Duration = Duration::from_secs(20);
+const AUDIT: &str = "2s";
+
+fn main() {
+    let cluster = Cluster::start();
+    cluster.shows_the_table();
+    cluster.answers_requests("Thirty requests to each VIP");
+    cluster.takes_an_edited_manifest();
+    cluster.repairs_what_others_delete();
+    cluster.survives_a_typing_error();
+    say(
+        "That was it",
+        "The same manifests work in Kubernetes with kubectl apply. Read README.md next.",
+    );
+}
+
+/// Prints a heading and a sentence, and leaves time to read.
+fn say(heading: &str, text: &str) {
+    println!("\n\x1b[1m== {heading}\x1b[0m\n{text}");
+    pause();
+}
+
+fn pause() {
+    let seconds = env::var("WEIR_DEMO_PAUSE")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(2.0);
+    thread::sleep(Duration::from_secs_f64(seconds));
+}
+
+/// Prints a command as a person would have typed it.
+fn show_command(node: &str, line: &str) {
+    println!("\x1b[36m{node}#\x1b[0m {line}");
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}\n")).collect()
+}
+
+struct Cluster {
+    topology: Topology,
+    manifests: PathBuf,
+    d1_agent: Process,
+    _others: (Process, Vec<Server>),
+}
+
+impl Cluster {
+    fn start() -> Self {
+        say(
+            "The cluster",
+            "client 10.0.0.100 -- switch -- directors d1, d2 -- real servers rs1, rs2, rs3\n\
+             Both directors run `weir agent` on the same manifests. The DirectorGroup says that d1 is active.\n\
+             \x20 10.0.0.200:80  direct routing: replies go straight to the client\n\
+             \x20 10.0.0.201:80  masquerading: replies come back through d1",
+        );
+        let topology = Topology::new();
+        topology.publish();
+        // What the agents take over later: the VIPs on the nodes, and keeping real servers quiet about them.
+        topology.d1.hold_vip(VIP4);
+        topology.d1.hold_vip(vip(API_VIP));
+        let mut servers = Vec::new();
+        for node in topology.real_servers() {
+            node.bind_vips(&[VIP4]);
+            node.suppress_arp_by_sysctl();
+            node.answers_through(topology.d1.back4());
+            servers.push(Server::start(node, 80));
+        }
+        servers.push(Server::start_named(
+            &topology.rs3.netns,
+            "rs3 on port 8080",
+            8080,
+            &[],
+        ));
+
+        let manifests = PathBuf::from("/run/manifests");
+        copy_examples(&manifests);
+        show_command(
+            "d1",
+            &format!(
+                "weir agent --manifests {}   # and the same on d2",
+                manifests.display()
+            ),
+        );
+        let begin = Instant::now();
+        let d1_agent = agent(&topology.d1, &manifests);
+        let d2_agent = agent(&topology.d2, &manifests);
+        let cluster = Self {
+            topology,
+            manifests,
+            d1_agent,
+            _others: (d2_agent, servers),
+        };
+        cluster.wait_for("d1 has programmed both services", |table| {
+            table.matches("  -> 10.").count() == 6
+        });
+        println!(
+            "    {} ms after the agents were started, d1's kernel has both services.",
+            begin.elapsed().as_millis()
+        );
+        cluster
+    }
+
+    fn d1(&self) -> &Node {
+        &self.topology.d1
+    }
+
+    fn table(&self, node: &Node) -> String {
+        node.netns.sh("weir table")
+    }
+
+    /// Waits until d1's table is as expected, and says how long that took.
+    fn wait_for(&self, what: &str, is_so: impl Fn(&str) -> bool) -> Duration {
+        let begin = Instant::now();
+        eventually(TIMEOUT, what, || is_so(&self.table(self.d1())).then_some(()));
+        begin.elapsed()
+    }
+
+    fn shows_the_table(&self) {
+        say(
+            "The kernel's tables",
+            "d1 balances. d2 stands by: its table is empty.",
+        );
+        for node in [&self.topology.d1, &self.topology.d2] {
+            show_command(node.name(), "weir table");
+            print!("{}", indent(&self.table(node)));
+        }
+        pause();
+    }
+
+    fn answers_requests(&self, heading: &str) {
+        say(heading, "Who answered, and how often:");
+        for address in [VIP4, vip(API_VIP)] {
+            let seen = self.ask(address);
+            assert!(seen.failures.is_empty(), "{seen}");
+            let spread: Vec<String> = seen
+                .answers
+                .iter()
+                .map(|(name, count)| format!("{name}: {count}"))
+                .collect();
+            println!("    {address}:80   {}", spread.join(", "));
+        }
+        pause();
+    }
+
+    fn ask(&self, address: IpAddr) -> Histogram {
+        let to = SocketAddr::new(address, 80);
+        Histogram::ask(
+            &self.topology.client.netns,
+            Protocol::Tcp,
+            to,
+            30,
+            Duration::from_secs(3),
+        )
+    }
+
+    fn takes_an_edited_manifest(&self) {
+        say(
+            "A manifest is edited",
+            "api-1 gets weight 0, so that it takes no new connections, and a fourth real server is added.\n\
+             `weir plan` says what that means before it is done:",
+        );
+        let edited = PathBuf::from("/run/edited");
+        copy_examples(&edited);
+        let file = edited.join("masquerade.yaml");
+        let text = fs::read_to_string(&file).expect("the example is there");
+        let text = text.replace(
+            "spec: {address: 10.1.0.11, port: 80, weight: 1}",
+            "spec: {address: 10.1.0.11, port: 80, weight: 0}",
+        ) + "---\napiVersion: weir.dev/v1alpha1\nkind: RealServer\n\
+             metadata: {name: api-4, namespace: shop, labels: {app: api}}\n\
+             spec: {address: 10.1.0.13, port: 8080, weight: 1}\n";
+        fs::write(&file, text).expect("the folder can be written");
+        show_command("d1", "weir plan -f edited/");
+        let plan = self.d1().netns.sh(&format!(
+            "weir plan -f {} --node-name d1 --node-labels weir.dev/role=director --state-dir {}",
+            edited.display(),
+            state(self.d1())
+        ));
+        print!("{}", indent(&plan));
+        pause();
+
+        show_command("d1", "mv edited/masquerade.yaml manifests/");
+        let begin = Instant::now();
+        fs::rename(&file, self.manifests.join("masquerade.yaml")).expect("one file system");
+        self.wait_for("the edit is in the kernel", |table| {
+            table.contains("10.1.0.13:8080")
+        });
+        println!(
+            "    In the kernel {} ms later (a table is printed every time we look).",
+            begin.elapsed().as_millis()
+        );
+        let api = vip(API_VIP);
+        let seen = self.ask(api);
+        assert!(
+            seen.failures.is_empty() && !seen.answers.contains_key("rs1"),
+            "{seen}"
+        );
+        assert!(seen.answers.contains_key("rs3 on port 8080"), "{seen}");
+        self.answers_requests("Thirty requests to each VIP again");
+    }
+
+    fn repairs_what_others_delete(&self) {
+        say(
+            "Somebody deletes an entry by hand",
+            &format!(
+                "The agents compare the kernel with what should be there every {AUDIT} here (60s otherwise)."
+            ),
+        );
+        let line = "ipvsadm -d -t 10.0.0.200:80 -r 10.0.0.12:80";
+        show_command("d1", line);
+        let begin = Instant::now();
+        self.d1().netns.sh(line);
+        assert!(
+            !self.table(self.d1()).contains("10.0.0.12:80"),
+            "ipvsadm deleted it"
+        );
+        self.wait_for("the entry is back", |table| table.contains("10.0.0.12:80"));
+        println!(
+            "    Back after {} ms. The agent's log:",
+            begin.elapsed().as_millis()
+        );
+        print!("{}", indent(&self.last_line_with("repaired")));
+        pause();
+    }
+
+    fn survives_a_typing_error(&self) {
+        say(
+            "A typing error in a manifest",
+            "The agent says where it is, and what was programmed stays.",
+        );
+        let file = self.manifests.join("direct-routing.yaml");
+        let text = fs::read_to_string(&file).expect("the example is there");
+        let (temporary, wrong) = (
+            Path::new("/run/wrong.yaml"),
+            text.replace("scheduler:", "schedular:"),
+        );
+        fs::write(temporary, wrong).expect("the folder can be written");
+        fs::rename(temporary, &file).expect("one file system");
+        let log = eventually(TIMEOUT, "the agent names the field", || {
+            let log = self.d1_agent.log();
+            let line = log
+                .lines()
+                .position(|line| line.contains("ERROR unknown field"))?;
+            Some(log.lines().skip(line).collect::<Vec<_>>().join("\n"))
+        });
+        print!("{}", indent(&log));
+        assert_eq!(
+            self.table(self.d1()).matches("10.0.0.1").count(),
+            3,
+            "the three real servers stay"
+        );
+        self.answers_requests("Meanwhile");
+    }
+
+    fn last_line_with(&self, word: &str) -> String {
+        self.d1_agent
+            .log()
+            .lines()
+            .rfind(|line| line.contains(word))
+            .unwrap_or_default()
+            .to_owned()
+    }
+}
+
+fn vip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn state(node: &Node) -> String {
+    format!("/run/weir-{}", node.name())
+}
+
+fn agent(node: &Node, manifests: &Path) -> Process {
+    let mut command = Command::new("weir");
+    command.args([
+        "agent",
+        "--node-name",
+        node.name(),
+        "--node-labels",
+        "weir.dev/role=director",
+    ]);
+    command.args([
+        "--audit-interval",
+        AUDIT,
+        "--state-dir",
+        &state(node),
+        "--manifests",
+    ]);
+    node.netns.spawn(command.arg(manifests))
+}
+
+/// Copies deploy/examples, which is in the VM where it is on the host.
+fn copy_examples(to: &Path) {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/examples");
+    fs::create_dir_all(to).expect("the folder can be made");
+    for entry in fs::read_dir(&from).expect("the examples are there").flatten() {
+        if entry.path().is_file() {
+            fs::copy(entry.path(), to.join(entry.file_name())).expect("the folder can be written");
+        }
+    }
+}
