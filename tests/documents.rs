@@ -1,0 +1,103 @@
+//! What the documents show is true: their manifests are good, their commands and links are there.
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy takes nothing but #[test] functions for tests"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use regex::Regex;
+use weir::source::manifest;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn documents() -> Vec<(PathBuf, String)> {
+    let docs = fs::read_dir(root().join("docs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let top = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|name| root().join(name));
+    let files = docs
+        .chain(top)
+        .filter(|path| path.extension().is_some_and(|ending| ending == "md"));
+    files
+        .map(|path| (path.clone(), fs::read_to_string(path).unwrap()))
+        .collect()
+}
+
+#[test]
+fn manifests_in_documents_are_good() {
+    let block = Regex::new(r"(?s)```yaml\n(.*?)```").unwrap();
+    let mut seen = 0;
+    for (path, text) in documents() {
+        for found in block
+            .captures_iter(&text)
+            .filter(|found| found[1].contains("weir.dev/"))
+        {
+            let name: Arc<str> = path.to_string_lossy().into();
+            let read = manifest::read(&name, found[1].as_bytes());
+            assert!(read.diagnostics.is_empty(), "{}", read.diagnostics[0]);
+            seen += read.objects.len();
+        }
+    }
+    assert!(seen >= 2, "the README's first manifest");
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let link = Regex::new(r"\]\(([^)#]+)\)").unwrap();
+    for (path, text) in documents() {
+        for found in link
+            .captures_iter(&text)
+            .filter(|found| !found[1].contains("://"))
+        {
+            let target = path.parent().unwrap().join(&found[1]);
+            assert!(target.exists(), "{}: {}", path.display(), &found[1]);
+        }
+    }
+}
+
+#[test]
+fn make_targets_that_documents_name_are_there() {
+    let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
+    let target = Regex::new(r"`?make ([a-z][a-z-]+)`?").unwrap();
+    for (path, text) in documents() {
+        let commands = text
+            .lines()
+            .filter(|line| line.contains("`make ") || line.starts_with("make "));
+        for found in commands.flat_map(|line| target.captures_iter(line)) {
+            assert!(
+                makefile.contains(&format!("\n{}:", &found[1])),
+                "{}: make {}",
+                path.display(),
+                &found[1]
+            );
+        }
+    }
+}
+
+#[test]
+fn commands_of_weir_that_documents_name_are_understood() {
+    let command = Regex::new(r"(?m)^(?:sudo )?weir ([a-z]+[^#\n]*)").unwrap();
+    let mut seen = 0;
+    for (path, text) in documents() {
+        for found in command.captures_iter(&text) {
+            // With --help the options are not carried out, but they are still read.
+            let words = found[1]
+                .split_whitespace()
+                .take_while(|word| !matches!(*word, "|" | ">"));
+            let output = Command::new(env!("CARGO_BIN_EXE_weir"))
+                .args(words)
+                .arg("--help")
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{}: weir {}", path.display(), &found[1]);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 5, "the README's commands");
+}
