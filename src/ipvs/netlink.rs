@@ -292,8 +292,9 @@ impl KernelTable {
     }
 }
 
-/// Changes encoded at a time, so that the memory for their bytes stays small however many there are.
-const CHANGES_PER_BATCH: usize = 4096;
+/// Changes encoded at a time: as many as go into a few system calls, so that the memory for their bytes stays in use
+/// and is not asked for anew.
+const CHANGES_PER_BATCH: usize = 1024;
 
 impl TableStore for KernelTable {
     fn list(&mut self) -> Result<Table, IpvsError> {

@@ -205,7 +205,7 @@ pub fn write_service(message: &mut MessageWriter<'_>, key: &ServiceKey, value: &
         bits |= if persistence.is_some() { FLAG_PERSISTENT } else { 0 };
         let mut flags_and_mask = [0xff; 8];
         flags_and_mask[..4].copy_from_slice(&bits.to_ne_bytes());
-        service.bytes(service_attribute::FLAGS, &flags_and_mask);
+        service.array(service_attribute::FLAGS, flags_and_mask);
         let seconds = persistence
             .as_ref()
             .map_or(0, |persistence| whole_seconds(persistence.timeout));
@@ -216,7 +216,7 @@ pub fn write_service(message: &mut MessageWriter<'_>, key: &ServiceKey, value: &
                 persistence.granularity
             });
         match granularity {
-            Granularity::V4(mask) => service.bytes(service_attribute::NETMASK, &mask.octets()),
+            Granularity::V4(mask) => service.array(service_attribute::NETMASK, mask.octets()),
             Granularity::V6(prefix) => service.u32(service_attribute::NETMASK, prefix.into()),
         }
         if let Some(engine) = persistence
@@ -237,7 +237,7 @@ fn write_key_attributes(service: &mut MessageWriter<'_>, key: &ServiceKey) {
             port,
         } => {
             service.u16(service_attribute::PROTOCOL, protocol_number(*protocol));
-            service.bytes(service_attribute::ADDRESS, &address_bytes(*address));
+            service.array(service_attribute::ADDRESS, address_bytes(*address));
             service.u16_be(service_attribute::PORT, *port);
         }
         ServiceKey::Mark { mark, .. } => service.u32(service_attribute::MARK, mark.get()),
@@ -279,7 +279,7 @@ pub fn write_destination(message: &mut MessageWriter<'_>, key: &DestinationKey, 
 }
 
 fn write_destination_key_attributes(destination: &mut MessageWriter<'_>, key: &DestinationKey) {
-    destination.bytes(destination_attribute::ADDRESS, &address_bytes(key.address));
+    destination.array(destination_attribute::ADDRESS, address_bytes(key.address));
     destination.u16_be(destination_attribute::PORT, key.port);
     destination.u16(
         destination_attribute::FAMILY,
