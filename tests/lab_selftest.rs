@@ -12,7 +12,8 @@ use lab::server::Server;
 use lab::sniff::who_answers;
 use lab::topology::{FRONT, Node, Topology, VIP4, VIP6};
 
-const TIMEOUT: Duration = Duration::from_secs(3);
+// Long enough for a first packet to be lost: SCTP sends it again after three seconds.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn serve_all(topology: &Topology) -> Vec<Server> {
     topology.real_servers().map(|node| Server::start(node, 80)).into()
