@@ -320,15 +320,20 @@ impl<S: TableStore> Reconciler<S> {
     fn bring(&mut self, current: &Table, mut wanted: Table, pass: &mut Pass) -> Result<(), PassError> {
         let mut newer = None;
         for look in 1..=LOOKS {
-            let (changes, withheld): (Vec<Change>, Vec<Change>) =
-                diff(newer.as_ref().unwrap_or(current), &wanted, |key| {
-                    self.is_ours(key)
-                })
-                .into_iter()
-                .partition(|change| !(self.keeps_everything && change.is_deletion()));
-            pass.withheld.extend(withheld);
+            let mut changes = diff(newer.as_ref().unwrap_or(current), &wanted, |key| {
+                self.is_ours(key)
+            });
+            if self.keeps_everything {
+                pass.withheld
+                    .extend(changes.extract_if(.., |change| change.is_deletion()));
+            }
             let outcome = self.store.apply(&changes);
-            pass.changes.extend(changes);
+            // There may be a hundred thousand of them, and normally there is one look.
+            if pass.changes.is_empty() {
+                pass.changes = changes
+            } else {
+                pass.changes.extend(changes)
+            }
             let stale: BTreeSet<ServiceKey> = if look < LOOKS {
                 outcome.stale_services().collect()
             } else {

@@ -163,6 +163,9 @@ pub(super) struct ApplyArguments {
     /// Own the whole table: delete every entry that nothing asks for, whoever made it
     #[arg(long)]
     exclusive: bool,
+    /// Show every change, as `weir plan` does
+    #[arg(short, long)]
+    verbose: bool,
 }
 
 impl ApplyArguments {
@@ -182,8 +185,10 @@ impl ApplyArguments {
         }
         let (current, pass) = reconciler.pass_once().context("nothing has been changed")?;
         print_findings(&reconciler.findings().into_iter().collect::<Vec<_>>());
-        let changes = view::planned(&current, &pass.changes);
-        let mut text = view::plan_text(&changes, view::colours());
+        let mut text = String::new();
+        if self.verbose {
+            text = view::plan_text(&view::planned(&current, &pass.changes), view::colours());
+        }
         text += &format!(
             "{} applied, {} refused.\n",
             counted(pass.changes.len() - pass.failures.len(), "change"),

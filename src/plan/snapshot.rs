@@ -171,30 +171,41 @@ impl Snapshot {
                 self.remove_virtual_service(&name, scope);
                 self.put_virtual_service(name, *service, scope);
             }
-            Form::RealServer(server) => {
-                let Some(name) = self.namespaced_name(object) else {
-                    return;
-                };
-                let labels = self.texts.labels(&server.labels);
-                let namespace = self.namespaces.entry(name.namespace.clone()).or_default();
-                let before = namespace.real_servers.get(&name.name);
-                // Most changes leave the labels alone: then both sets of virtual services are the same.
-                if before.is_none_or(|before| before.labels != labels) {
-                    namespace.remove_real_server(&name, scope);
-                    for label in &labels {
-                        namespace
-                            .by_label
-                            .entry(label.clone())
-                            .or_default()
-                            .insert(name.name.clone());
-                    }
-                }
-                namespace.touch_selecting(&name.namespace, &labels, scope);
-                namespace
-                    .real_servers
-                    .insert(name.name, ValidatedRealServer { labels, ..server });
-            }
+            Form::RealServer(server) => self.put_real_server(object, server, scope),
         }
+    }
+
+    fn put_real_server(&mut self, object: &ObjectRef, server: ValidatedRealServer, scope: &mut Scope) {
+        let Some(name) = self.namespaced_name(object) else {
+            return;
+        };
+        let namespace = self.namespaces.entry(name.namespace.clone()).or_default();
+        match namespace.real_servers.get_mut(&name.name) {
+            // Most changes leave the labels alone: then those who selected it still do, and nobody else.
+            Some(before) if before.labels == server.labels => {
+                let labels = std::mem::take(&mut before.labels);
+                *before = ValidatedRealServer {
+                    labels: labels.clone(),
+                    ..server
+                };
+                namespace.touch_selecting(&name.namespace, &labels, scope);
+                return;
+            }
+            Some(_) => namespace.remove_real_server(&name, scope),
+            None => {}
+        }
+        let labels = self.texts.labels(&server.labels);
+        for label in &labels {
+            namespace
+                .by_label
+                .entry(label.clone())
+                .or_default()
+                .insert(name.name.clone());
+        }
+        namespace.touch_selecting(&name.namespace, &labels, scope);
+        namespace
+            .real_servers
+            .insert(name.name, ValidatedRealServer { labels, ..server });
     }
 
     fn remove(&mut self, object: &ObjectRef, scope: &mut Scope) {

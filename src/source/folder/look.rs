@@ -58,18 +58,14 @@ impl Folder {
         self.identity
     }
 
-    /// Looks, and says what changed. A folder that is not there or cannot be read takes nothing away.
-    pub fn look(&mut self, look: &Look) -> Vec<Update> {
-        match self.try_look(look) {
-            Ok(updates) => {
-                self.trouble = None;
-                updates
-            }
+    /// Looks, and tells file by file what changed. A folder that is not there or cannot be read takes nothing away.
+    pub fn look(&mut self, look: &Look, tell: &mut dyn FnMut(Vec<Update>)) {
+        match self.try_look(look, tell) {
+            Ok(()) => self.trouble = None,
             Err(error) => {
                 self.trouble = Some(self.describe(&error));
                 // Whatever is there when it comes back, all of it has to be looked at.
                 self.identity = None;
-                Vec::new()
             }
         }
     }
@@ -88,7 +84,7 @@ impl Folder {
             .collect()
     }
 
-    fn try_look(&mut self, look: &Look) -> io::Result<Vec<Update>> {
+    fn try_look(&mut self, look: &Look, tell: &mut dyn FnMut(Vec<Update>)) -> io::Result<()> {
         let identity = files::identity(&self.path)?;
         let everything = Look::All {
             except: BTreeSet::new(),
@@ -110,19 +106,18 @@ impl Folder {
             return Err(io::ErrorKind::NotFound.into());
         }
         self.identity = Some(identity);
-        let mut updates = Vec::new();
         for file in gone {
             self.stamps.remove(&file);
-            updates.extend(self.state.take(&file, Reading::Gone));
+            tell(self.state.take(&file, Reading::Gone));
         }
-        self.read(changed, &mut updates);
+        self.read(changed, tell);
         loop {
             let settled = self.state.settle();
-            updates.extend(settled.updates);
+            tell(settled.updates);
             if settled.read_again.is_empty() {
-                return Ok(updates);
+                return Ok(());
             }
-            self.read(settled.read_again, &mut updates);
+            self.read(settled.read_again, tell);
         }
     }
 
@@ -139,7 +134,7 @@ impl Folder {
         Ok((gone.cloned().collect(), changed.cloned().collect()))
     }
 
-    fn read(&mut self, files: impl IntoIterator<Item = Arc<str>>, updates: &mut Vec<Update>) {
+    fn read(&mut self, files: impl IntoIterator<Item = Arc<str>>, tell: &mut dyn FnMut(Vec<Update>)) {
         for file in files {
             let path = self.path_of(&file);
             let Some((reading, stamp)) = files::read(&file, &path) else {
@@ -153,7 +148,7 @@ impl Folder {
                 Some(stamp) => self.stamps.insert(file.clone(), stamp),
                 None => self.stamps.remove(&file),
             };
-            updates.extend(self.state.take(&file, reading));
+            tell(self.state.take(&file, reading));
         }
     }
 

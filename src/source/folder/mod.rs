@@ -35,8 +35,6 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::plan::Update;
-
 use super::SourceEvent;
 use look::{Folder, Look};
 use pending::Pending;
@@ -48,6 +46,8 @@ pub use state::{FolderState, Reading, Settled};
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// How often it is asked whether the path still leads to the same folder, which no event tells.
 const IDENTITY: Duration = Duration::from_secs(1);
+/// Updates told together while many files are read.
+const BATCH: usize = 1000;
 /// How often all files' states are compared.
 const NET: Duration = Duration::from_secs(60);
 
@@ -82,8 +82,9 @@ async fn run(path: PathBuf, tx: mpsc::Sender<SourceEvent>) {
     let mut look = pending.take_all();
     loop {
         // Reading files blocks, and thousands of them for long.
+        let tx = told.tx.clone();
         let pass = tokio::task::spawn_blocking(move || {
-            let report = driver.pass(&look);
+            let report = driver.pass(&look, &tx);
             (driver, report)
         });
         let report;
@@ -107,7 +108,6 @@ async fn run(path: PathBuf, tx: mpsc::Sender<SourceEvent>) {
 
 /// What a look came to.
 struct Report {
-    updates: Vec<Update>,
     problems: Vec<String>,
     is_readable: bool,
     /// Whether a file has never been read to its end.
@@ -122,20 +122,31 @@ struct Driver {
 }
 
 impl Driver {
-    fn pass(&mut self, look: &Look) -> Report {
+    /// Looks, and tells what changed while it goes on: a hundred thousand objects need not be held at once. Nobody may
+    /// be listening any more; that shows when the report is told.
+    fn pass(&mut self, look: &Look, tx: &mpsc::Sender<SourceEvent>) -> Report {
         let watched = self.watch();
         // What changed before a watcher was there, it does not tell.
         let everything = Look::All {
             except: BTreeSet::new(),
         };
-        let updates = match watched {
-            Ok(Watched::Anew) => self.folder.look(&everything),
-            _ => self.folder.look(look),
+        let look = match watched {
+            Ok(Watched::Anew) => &everything,
+            _ => look,
         };
+        let mut batch = Vec::new();
+        self.folder.look(look, &mut |updates| {
+            batch.extend(updates);
+            if batch.len() >= BATCH {
+                let _ = tx.blocking_send(SourceEvent::Updates(std::mem::take(&mut batch)));
+            }
+        });
+        if !batch.is_empty() {
+            let _ = tx.blocking_send(SourceEvent::Updates(batch));
+        }
         let mut problems = self.folder.problems();
         problems.extend(watched.err());
         Report {
-            updates,
             problems,
             is_readable: self.folder.identity().is_some(),
             unread: self.folder.unread(),
@@ -190,9 +201,6 @@ struct Told {
 
 impl Told {
     async fn tell(&mut self, report: Report) -> Result<(), mpsc::error::SendError<SourceEvent>> {
-        if !report.updates.is_empty() {
-            self.tx.send(SourceEvent::Updates(report.updates)).await?;
-        }
         if report.problems != self.problems {
             self.problems.clone_from(&report.problems);
             self.tx.send(SourceEvent::Problems(report.problems)).await?;
