@@ -156,6 +156,8 @@ impl<S: TableStore + Send + 'static> Agent<S> {
     fn wake(&mut self) -> bool {
         let now = Instant::now();
         if now >= self.next_audit {
+            // Whether or not it can be made now: a time that stays past would wake us for ever.
+            self.next_audit = now + self.audit_interval;
             self.scope = Scope::All;
             return true;
         }
@@ -215,9 +217,13 @@ impl<S: TableStore + Send + 'static> Agent<S> {
         reconciler.keep_everything(!self.understood);
         if self.understood {
             self.scope = Scope::All;
-        } else {
-            warn!("nothing is deleted until every object has been read once");
         }
+    }
+
+    /// Why nothing is deleted, if so.
+    fn withholding(&self) -> Option<String> {
+        let withholds = self.complete && !self.understood;
+        withholds.then(|| "nothing is deleted until every object has been read once".to_owned())
     }
 
     fn plan_retry(&mut self, again: bool) {
@@ -248,7 +254,7 @@ impl<S: TableStore + Send + 'static> Agent<S> {
                 .chain(reconciler.failures().map(Failure::to_string))
                 .collect(),
             findings: reconciler.findings(),
-            problems: self.problems.clone(),
+            problems: self.problems.iter().cloned().chain(self.withholding()).collect(),
         };
         self.reports.send_if_modified(|last| {
             let news = *last != report;
@@ -335,3 +341,6 @@ fn tell_news(last: &Report, report: &Report) {
         info!("no longer: {problem}");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -94,6 +94,8 @@ pub struct Ledger {
     file: File,
     /// Lines in the file, the header apart.
     lines: usize,
+    /// Whether a write failed half way: what is appended to a torn line would be lost with it.
+    torn: bool,
     /// Held as long as the ledger is.
     _lock: File,
 }
@@ -270,6 +272,7 @@ impl Ledger {
                 entries,
                 file,
                 lines,
+                torn: false,
                 _lock: lock,
             },
             state,
@@ -314,11 +317,13 @@ impl Ledger {
         for record in &records {
             record.write(&mut text);
         }
-        let mut write = || {
-            self.file.write_all(text.as_bytes())?;
-            if durable { self.file.sync_data() } else { Ok(()) }
-        };
-        write().map_err(|source| write_error(&self.directory, source))?;
+        if self.torn {
+            self.write_anew()?;
+        }
+        let written = self.file.write_all(text.as_bytes());
+        let written = written.and_then(|()| if durable { self.file.sync_data() } else { Ok(()) });
+        self.torn = written.is_err();
+        written.map_err(|source| write_error(&self.directory, source))?;
         self.lines += records.len();
         for record in records {
             match record {
@@ -327,9 +332,15 @@ impl Ledger {
             }
         }
         if self.lines > self.entries.len() * 2 + SLACK {
-            (self.file, self.lines) = write_anew(&self.directory, &self.entries)
-                .map_err(|source| write_error(&self.directory, source))?;
+            self.write_anew()?;
         }
+        Ok(())
+    }
+
+    fn write_anew(&mut self) -> Result<(), LedgerError> {
+        (self.file, self.lines) = write_anew(&self.directory, &self.entries)
+            .map_err(|source| write_error(&self.directory, source))?;
+        self.torn = false;
         Ok(())
     }
 }
@@ -419,6 +430,27 @@ mod tests {
             let at_a_line_end = length > 0 && whole[length - 1] == b'\n';
             assert_eq!(state == LedgerState::Whole, at_a_line_end, "cut at {length}");
         }
+    }
+
+    /// `/dev/full` takes nothing, as a full disk does.
+    #[test]
+    fn after_a_full_disk_the_ledger_is_written_whole_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut ledger, _) = Ledger::open(directory.path()).unwrap();
+        ledger.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let refused = ledger.take([(key(80), owner("web"))]);
+        assert!(matches!(refused, Err(LedgerError::Write { .. })), "{refused:?}");
+        assert!(
+            !ledger.entries().owns(&key(80)),
+            "what the disk does not know is not ours"
+        );
+        ledger.take([(key(443), owner("web"))]).unwrap();
+        drop(ledger);
+        let (entries, state) = Entries::read(directory.path()).unwrap();
+        assert_eq!(
+            (state, entries.keys().collect()),
+            (LedgerState::Whole, vec![key(443)])
+        );
     }
 
     #[test]
