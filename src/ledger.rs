@@ -13,7 +13,7 @@
 //! ours and will not be deleted. Taking possession is on disk before the kernel is told; giving up need not be,
 //! since a service that is gone does no harm in the ledger.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -24,7 +24,7 @@ use thiserror::Error;
 
 use crate::digest;
 use crate::ipvs::ServiceKey;
-use crate::plan::NamespacedName;
+use crate::plan::{NamespacedName, SmallSet};
 
 const HEADER: &str = "weir ledger 1";
 const FILE: &str = "ledger";
@@ -104,7 +104,7 @@ pub struct Ledger {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Entries {
     owners: BTreeMap<ServiceKey, NamespacedName>,
-    by_owner: BTreeMap<NamespacedName, BTreeSet<ServiceKey>>,
+    by_owner: BTreeMap<NamespacedName, SmallSet<ServiceKey>>,
 }
 
 impl Entries {
@@ -159,7 +159,11 @@ impl Entries {
 
     /// The services that a virtual service has.
     pub fn keys_of(&self, owner: &NamespacedName) -> impl Iterator<Item = ServiceKey> + '_ {
-        self.by_owner.get(owner).into_iter().flatten().copied()
+        self.by_owner
+            .get(owner)
+            .into_iter()
+            .flat_map(SmallSet::iter)
+            .copied()
     }
 
     /// Everything that is ours.

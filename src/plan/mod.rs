@@ -12,10 +12,12 @@
 //! | `roles` | the node, and its part in each director group |
 //! | `desired` | one virtual service → entries of the kernel's table |
 //! | `finding` | what is to be said about objects |
+//! | `small_set` | a set that mostly holds one thing |
 
 mod desired;
 mod finding;
 mod roles;
+mod small_set;
 mod snapshot;
 pub mod validate;
 pub mod validated;
@@ -26,6 +28,7 @@ use crate::ipvs::{ServiceKey, Table, Timeouts};
 
 pub use finding::{Finding, Kind, NamespacedName, ObjectRef, Reason};
 pub use roles::{Node, Role};
+pub use small_set::SmallSet;
 pub use snapshot::{Form, Scope, Snapshot, Update};
 
 /// What a node's kernel should hold for the virtual services of a scope.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::ipvs::ServiceKey;
 
 use super::finding::{Finding, Kind, NamespacedName, ObjectRef, Reason};
+use super::small_set::SmallSet;
 use super::validate::Remark;
 use super::validated::{
     Label, Labels, Listen, Selector, ValidatedDirectorGroup, ValidatedRealServer, ValidatedVirtualService,
@@ -83,7 +84,7 @@ pub struct Snapshot {
     namespaces: BTreeMap<Arc<str>, Namespace>,
     director_groups: BTreeMap<Arc<str>, ValidatedDirectorGroup>,
     /// Who wants a service key; where several do, the first in order of precedence has it.
-    claims: BTreeMap<ServiceKey, BTreeSet<Claim>>,
+    claims: BTreeMap<ServiceKey, SmallSet<Claim>>,
     /// Virtual services by director group.
     by_group: HashMap<Arc<str>, BTreeSet<NamespacedName>>,
     /// Findings of validation, for the few objects that have any.
@@ -352,7 +353,7 @@ impl Snapshot {
 
     /// The virtual service that has a key, where several want it.
     pub fn holder(&self, key: &ServiceKey) -> Option<&NamespacedName> {
-        self.claims.get(key)?.first().map(|claim| &claim.name)
+        self.claims.get(key)?.iter().next().map(|claim| &claim.name)
     }
 
     /// The real servers of a namespace that a selector selects, in the order of their names.
@@ -513,9 +514,9 @@ pub(super) fn service_keys(service: &ValidatedVirtualService) -> Vec<ServiceKey>
 }
 
 /// Marks everybody who wants a key that several want: any of them may now have it, or no longer.
-fn touch_rivals(claims: &BTreeSet<Claim>, scope: &mut Scope) {
-    if claims.len() > 1 {
-        for claim in claims {
+fn touch_rivals(claims: &SmallSet<Claim>, scope: &mut Scope) {
+    if claims.iter().len() > 1 {
+        for claim in claims.iter() {
             scope.insert(claim.name.clone());
         }
     }
