@@ -8,14 +8,17 @@
 //! | --- | --- |
 //! | `validate` | resources as written → validated, or remarks |
 //! | `validated` | what planning needs of a resource |
-//! | `snapshot` | all objects, and which virtual services a change concerns |
+//! | `snapshot`, `namespace` | all objects, and which virtual services a change concerns |
 //! | `roles` | the node, and its part in each director group |
 //! | `desired` | one virtual service → entries of the kernel's table |
 //! | `finding` | what is to be said about objects |
+//! | `interner` | texts that many objects share |
 //! | `small_set` | a set that mostly holds one thing |
 
 mod desired;
 mod finding;
+mod interner;
+mod namespace;
 mod roles;
 mod small_set;
 mod snapshot;

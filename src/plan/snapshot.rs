@@ -1,16 +1,18 @@
 //! The snapshot: all objects in their validated form, with the indexes that tell which virtual services a change
 //! concerns. What a change costs follows the change and not the number of objects.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::ipvs::ServiceKey;
 
 use super::finding::{Finding, Kind, NamespacedName, ObjectRef, Reason};
+use super::interner::Interner;
+use super::namespace::Namespace;
 use super::small_set::SmallSet;
 use super::validate::Remark;
 use super::validated::{
-    Label, Labels, Listen, Selector, ValidatedDirectorGroup, ValidatedRealServer, ValidatedVirtualService,
+    Listen, Selector, ValidatedDirectorGroup, ValidatedRealServer, ValidatedVirtualService,
 };
 
 /// What a source reports of one object.
@@ -90,18 +92,6 @@ pub struct Snapshot {
     /// Findings of validation, for the few objects that have any.
     remarks: BTreeMap<ObjectRef, Vec<Remark>>,
     texts: Interner,
-}
-
-#[derive(Debug, Default)]
-struct Namespace {
-    virtual_services: BTreeMap<Arc<str>, ValidatedVirtualService>,
-    real_servers: BTreeMap<Arc<str>, ValidatedRealServer>,
-    /// Real servers by each of their labels.
-    by_label: HashMap<Label, BTreeSet<Arc<str>>>,
-    /// Virtual services by the first label that each of their selectors asks for.
-    selecting: HashMap<Label, BTreeSet<Arc<str>>>,
-    /// Virtual services with a selector that asks for no label's exact value.
-    selecting_widely: BTreeSet<Arc<str>>,
 }
 
 /// A virtual service's wish for a service key, in order of precedence: the older first; without a time of
@@ -438,61 +428,6 @@ impl Snapshot {
     }
 }
 
-impl Namespace {
-    /// Where a virtual service with this selector is found by a real server's labels.
-    fn selecting_set(&mut self, selector: &Selector) -> &mut BTreeSet<Arc<str>> {
-        match selector.labels.first() {
-            Some(label) => self.selecting.entry(label.clone()).or_default(),
-            None => &mut self.selecting_widely,
-        }
-    }
-
-    fn drop_empty_selecting(&mut self, selector: &Selector) {
-        if let Some(label) = selector.labels.first()
-            && self.selecting.get(label).is_some_and(BTreeSet::is_empty)
-        {
-            self.selecting.remove(label);
-        }
-    }
-
-    fn remove_real_server(&mut self, name: &NamespacedName, scope: &mut Scope) {
-        let Some(server) = self.real_servers.remove(&name.name) else {
-            return;
-        };
-        for label in &server.labels {
-            if let Some(names) = self.by_label.get_mut(label) {
-                names.remove(&name.name);
-                if names.is_empty() {
-                    self.by_label.remove(label);
-                }
-            }
-        }
-        self.touch_selecting(&name.namespace, &server.labels, scope);
-    }
-
-    /// Marks the virtual services that select an object with these labels.
-    fn touch_selecting(&self, namespace: &Arc<str>, labels: &Labels, scope: &mut Scope) {
-        let by_label = labels
-            .iter()
-            .filter_map(|label| self.selecting.get(label))
-            .flatten();
-        for name in by_label.chain(&self.selecting_widely) {
-            let selects = self.virtual_services.get(name).is_some_and(|service| {
-                service
-                    .backends
-                    .iter()
-                    .any(|backend| backend.selector.matches(labels))
-            });
-            if selects {
-                scope.insert(NamespacedName {
-                    namespace: namespace.clone(),
-                    name: name.clone(),
-                });
-            }
-        }
-    }
-}
-
 /// The keys a virtual service wants, each once.
 pub(super) fn service_keys(service: &ValidatedVirtualService) -> Vec<ServiceKey> {
     match &service.listen {
@@ -518,39 +453,6 @@ fn touch_rivals(claims: &SmallSet<Claim>, scope: &mut Scope) {
     if claims.iter().len() > 1 {
         for claim in claims.iter() {
             scope.insert(claim.name.clone());
-        }
-    }
-}
-
-/// Texts that many objects share, such as labels and namespaces, are kept once.
-#[derive(Debug, Default)]
-struct Interner {
-    texts: HashSet<Arc<str>>,
-    /// How many there may be before unused ones are looked for.
-    limit: usize,
-}
-
-impl Interner {
-    fn intern(&mut self, text: &Arc<str>) -> Arc<str> {
-        if let Some(known) = self.texts.get(text) {
-            return known.clone();
-        }
-        self.texts.insert(text.clone());
-        text.clone()
-    }
-
-    fn labels(&mut self, labels: &Labels) -> Labels {
-        labels
-            .iter()
-            .map(|(key, value)| (self.intern(key), self.intern(value)))
-            .collect()
-    }
-
-    /// Lets go of texts that nothing else holds, when there are twice as many as after the last time.
-    fn forget_unused(&mut self) {
-        if self.texts.len() > self.limit.max(1024) {
-            self.texts.retain(|text| Arc::strong_count(text) > 1);
-            self.limit = self.texts.len() * 2;
         }
     }
 }

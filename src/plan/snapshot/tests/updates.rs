@@ -12,7 +12,8 @@ use proptest::sample::{select, subsequence};
 use super::super::*;
 use crate::ipvs::{Family, ForwardingMethod, Protocol, Scheduler, SchedulerFlags, Tunnel};
 use crate::plan::validated::{
-    AdminState, Requirement, RequirementCondition, ValidatedBackend, ValidatedFailover, ValidatedFallback,
+    AdminState, Label, Labels, Requirement, RequirementCondition, ValidatedBackend, ValidatedFailover,
+    ValidatedFallback,
 };
 
 pub(super) fn updates(count: Range<usize>) -> impl Strategy<Value = Vec<Update>> {
