@@ -181,9 +181,12 @@ impl<S: TableStore + Send + 'static> Agent<S> {
             (reconciler, scope, result)
         })
         .await;
-        // A pass does not panic, and the task is not aborted: it comes back unless the process is ending.
-        let Ok((reconciler, scope, result)) = passed else {
-            return;
+        let (reconciler, scope, result) = match passed {
+            Ok(passed) => passed,
+            // A broken invariant: what the pass knew is lost, so the agent ends rather than go on blindly.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime is being shut down.
+            Err(_) => return,
         };
         if everything {
             self.next_audit = Instant::now() + jittered(self.audit_interval, &reconciler.node().name);
@@ -192,7 +195,7 @@ impl<S: TableStore + Send + 'static> Agent<S> {
             Ok(pass) => {
                 self.stopped_by = None;
                 tell(&pass, audit);
-                !pass.failures.is_empty()
+                reconciler.failures().next().is_some()
             }
             Err(error) => {
                 let error = anyhow::Error::from(error);
@@ -226,13 +229,14 @@ impl<S: TableStore + Send + 'static> Agent<S> {
         withholds.then(|| "nothing is deleted until every object has been read once".to_owned())
     }
 
+    /// Plans the next try, unless one is planned: news about something else neither hurries it nor puts it off.
     fn plan_retry(&mut self, again: bool) {
-        if again {
-            self.next_retry = Some(Instant::now() + self.retry);
-            self.retry = (self.retry * 2).min(self.audit_interval);
-        } else {
+        if !again {
             self.retry = FIRST_RETRY;
             self.next_retry = None;
+        } else if self.next_retry.is_none() {
+            self.next_retry = Some(Instant::now() + self.retry);
+            self.retry = (self.retry * 2).min(self.audit_interval);
         }
     }
 

@@ -1,7 +1,9 @@
 //! The loop with a table in memory and a clock that the runtime moves.
 
 use super::*;
-use crate::ipvs::MemoryTable;
+use crate::ipvs::{
+    Change, IpvsError, MemoryTable, Outcome, Scheduler, ServiceKey, Table, TableStore, Timeouts,
+};
 use crate::ledger::Ledger;
 use crate::plan::{Node, ObjectRef, Update};
 
@@ -15,6 +17,10 @@ struct Running {
 
 impl Running {
     fn start() -> Self {
+        Self::with(MemoryTable::default())
+    }
+
+    fn with(store: impl TableStore + Send + 'static) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (ledger, _) = Ledger::open(directory.path()).unwrap();
         let node = Node {
@@ -22,7 +28,7 @@ impl Running {
             stands_alone: true,
             ..Node::default()
         };
-        let reconciler = Reconciler::new(node, ledger, MemoryTable::default(), false);
+        let reconciler = Reconciler::new(node, ledger, store, false);
         let (events, received) = mpsc::channel(16);
         let (sender, reports) = watch::channel(Report::default());
         let shutdown = CancellationToken::new();
@@ -106,4 +112,86 @@ async fn what_cannot_be_read_of_the_source_withholds_deletions_until_it_says_tha
     agent
         .until(|report| report.complete && report.problems.is_empty())
         .await;
+}
+
+/// A kernel that gets its missing scheduler after some tries.
+struct Mending {
+    table: MemoryTable,
+    tries: usize,
+}
+
+impl TableStore for Mending {
+    fn list(&mut self) -> Result<Table, IpvsError> {
+        self.table.list()
+    }
+
+    fn read(&mut self, keys: &mut dyn Iterator<Item = ServiceKey>) -> Result<Table, IpvsError> {
+        self.table.read(keys)
+    }
+
+    fn timeouts(&mut self) -> Result<Timeouts, IpvsError> {
+        self.table.timeouts()
+    }
+
+    fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), IpvsError> {
+        self.table.set_timeouts(timeouts)
+    }
+
+    fn apply(&mut self, changes: &[Change]) -> Outcome {
+        let outcome = self.table.apply(changes);
+        self.tries = self.tries.saturating_sub(outcome.failures.len());
+        if self.tries == 0 {
+            self.table.missing_schedulers.clear();
+        }
+        outcome
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_kernel_refuses_is_tried_again_though_there_is_other_news() {
+    let table = MemoryTable {
+        missing_schedulers: vec![Scheduler::RoundRobin],
+        ..MemoryTable::default()
+    };
+    let mut agent = Running::with(Mending { table, tries: 3 });
+    agent
+        .send(SourceEvent::Updates(vec![service("refused", 80, "rr")]))
+        .await;
+    agent.send(SourceEvent::Complete { unread: false }).await;
+    let start = Instant::now();
+    agent.until(|report| report.failures.len() == 1).await;
+    // News comes more often than a retry is due: 1 s, 2 s and 4 s after the failures before.
+    for port in 1000..1040 {
+        agent
+            .send(SourceEvent::Updates(vec![service("taken", port, "wrr")]))
+            .await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let report = agent.until(|report| report.failures.is_empty()).await;
+    assert_eq!(report.programmed.services, 2);
+    assert!(
+        start.elapsed() < Duration::from_secs(13),
+        "before the first audit: {:?}",
+        start.elapsed()
+    );
+}
+
+fn service(name: &str, port: u16, algorithm: &str) -> Update {
+    let text = format!(
+        "{{apiVersion: weir.dev/v1alpha1, kind: VirtualService, metadata: {{name: {name}, namespace: shop}}, spec: {{\
+         addresses: [10.0.0.200], listeners: [{{name: one, protocol: TCP, port: {port}}}], \
+         scheduler: {{algorithm: {algorithm}}}}}}}"
+    );
+    let form = crate::plan::validate::virtual_service(&serde_saphyr::from_str(&text).unwrap())
+        .value
+        .unwrap();
+    let name = crate::plan::NamespacedName {
+        namespace: "shop".into(),
+        name: name.into(),
+    };
+    Update::Put {
+        object: ObjectRef::virtual_service(&name),
+        form: Some(crate::plan::Form::VirtualService(Box::new(form))),
+        remarks: Vec::new(),
+    }
 }
