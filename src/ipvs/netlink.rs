@@ -262,6 +262,21 @@ impl KernelTable {
             .map_err(IpvsError::during(act))
     }
 
+    /// Asks once more with a new connection where the kernel no longer knows the family: its module was unloaded, and
+    /// whoever loads it again gets another number for it.
+    fn reopening<T>(&mut self, ask: impl Fn(&mut Self) -> Result<T, IpvsError>) -> Result<T, IpvsError> {
+        match ask(self) {
+            Err(IpvsError::Netlink {
+                source: NetlinkError::Refused(refused),
+                ..
+            }) if refused.0 == ENOENT => {
+                *self = Self::open()?;
+                ask(self)
+            }
+            answer => answer,
+        }
+    }
+
     /// Makes `changes` of which each is independent of the success of those before it, but for `skip`.
     fn apply_batch(&mut self, changes: &[Change], skip: &BTreeSet<ServiceKey>) -> Vec<(usize, ChangeError)> {
         self.batch.clear();
@@ -298,13 +313,13 @@ const CHANGES_PER_BATCH: usize = 1024;
 
 impl TableStore for KernelTable {
     fn list(&mut self) -> Result<Table, IpvsError> {
-        Ok(self.listing()?.into_iter().collect())
+        self.reopening(|kernel| Ok(kernel.listing()?.into_iter().collect()))
     }
 
     fn read(&mut self, keys: &mut dyn Iterator<Item = ServiceKey>) -> Result<Table, IpvsError> {
         let mut listing = Vec::new();
         for key in keys {
-            listing.extend(self.service(&key)?);
+            listing.extend(self.reopening(|kernel| kernel.service(&key))?);
         }
         Ok(listing.into_iter().collect())
     }
