@@ -6,167 +6,36 @@
     reason = "clippy takes nothing but #[test] functions for tests"
 )]
 
+mod everything;
 #[path = "lab/mod.rs"]
 mod lab;
 mod strategies;
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::{NonZeroU16, NonZeroU32};
+use std::path::Path;
 use std::time::Duration;
 
+use everything::{destination, everything, service};
 use lab::netns::Netns;
 use lab::poll::eventually;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+use weir::ipvs::wire::{self, command};
 use weir::ipvs::{
     Change, ChangeError, Destination, DestinationKey, Entry, Family, ForwardingMethod, Granularity,
-    IpvsError, KernelTable, MemoryTable, Persistence, Protocol, Scheduler, SchedulerFlags, Service,
-    ServiceKey, SyncDaemon, SyncDaemonRole, Table, TableStore, Timeouts, Tunnel, TunnelChecksum, Weight,
-    diff,
+    IpvsError, KernelTable, MemoryTable, Persistence, Protocol, Scheduler, Service, ServiceKey, SyncDaemon,
+    SyncDaemonRole, Table, TableStore, Timeouts, Tunnel, TunnelChecksum, Weight, diff,
 };
+use weir::netlink::{self, flags};
 
 /// A network namespace with an IPVS table of its own. Without any address the kernel refuses every destination.
 fn namespace() -> Netns {
     let netns = Netns::new("ipvs");
     netns.sh("ip link set lo up");
     netns
-}
-
-fn service(address: &str, protocol: Protocol, port: u16) -> ServiceKey {
-    ServiceKey::Address {
-        protocol,
-        address: address.parse().unwrap(),
-        port,
-    }
-}
-
-fn destination(address: &str, port: u16) -> DestinationKey {
-    DestinationKey {
-        address: address.parse().unwrap(),
-        port,
-    }
-}
-
-/// A service for every attribute that there is.
-fn everything() -> Table {
-    let gue = Tunnel::Gue {
-        port: NonZeroU16::new(6080).unwrap(),
-        checksum: TunnelChecksum::Remote,
-    };
-    let gre = Tunnel::Gre {
-        checksum: TunnelChecksum::Full,
-    };
-    let limited = Destination {
-        upper_threshold: 100,
-        lower_threshold: 50,
-        ..Destination::new(ForwardingMethod::Masquerade, 2_147_483_647)
-    };
-    let web = Entry {
-        service: Service::new(Scheduler::WeightedRoundRobin),
-        destinations: [
-            (destination("10.0.0.11", 8080), limited),
-            (
-                destination("10.0.0.12", 80),
-                Destination::new(ForwardingMethod::DirectRoute, 0),
-            ),
-            (
-                destination("10.0.0.13", 80),
-                Destination::new(ForwardingMethod::Tunnel(Tunnel::Ipip), 1),
-            ),
-            (
-                destination("10.0.0.14", 80),
-                Destination::new(ForwardingMethod::Tunnel(gue), 1),
-            ),
-            (
-                destination("10.0.0.15", 80),
-                Destination::new(ForwardingMethod::Tunnel(gre), 1),
-            ),
-            (
-                destination("127.0.0.1", 80),
-                Destination::new(ForwardingMethod::Local, 1),
-            ),
-            // The other family, which only a tunnel may be.
-            (
-                destination("fd00::16", 80),
-                Destination::new(ForwardingMethod::Tunnel(Tunnel::Ipip), 1),
-            ),
-        ]
-        .into(),
-    };
-    let persistent = Entry {
-        service: Service {
-            persistence: Some(Persistence {
-                timeout: Duration::from_secs(360),
-                granularity: Granularity::V4(Ipv4Addr::new(255, 255, 255, 0)),
-                engine: None,
-            }),
-            flags: SchedulerFlags {
-                flag1: true,
-                flag2: true,
-                flag3: false,
-            },
-            ..Service::new(Scheduler::SourceHash)
-        },
-        destinations: [(
-            destination("10.0.0.11", 0),
-            Destination::new(ForwardingMethod::DirectRoute, 1),
-        )]
-        .into(),
-    };
-    let sip = Entry {
-        service: Service {
-            persistence: Some(Persistence {
-                timeout: Duration::from_secs(60),
-                granularity: Granularity::V6(64),
-                engine: Some("sip".into()),
-            }),
-            one_packet: true,
-            ..Service::new(Scheduler::RoundRobin)
-        },
-        destinations: [(
-            destination("fd00::11", 5060),
-            Destination::new(ForwardingMethod::Masquerade, 7),
-        )]
-        .into(),
-    };
-    let marked = Entry {
-        service: Service {
-            flags: SchedulerFlags {
-                flag1: false,
-                flag2: true,
-                flag3: true,
-            },
-            ..Service::new(Scheduler::Maglev)
-        },
-        destinations: [(
-            destination("fd00::11", 0),
-            Destination::new(ForwardingMethod::DirectRoute, 3),
-        )]
-        .into(),
-    };
-    let idle = Entry {
-        service: Service {
-            scheduler: None,
-            ..Service::new(Scheduler::RoundRobin)
-        },
-        destinations: [].into(),
-    };
-    let mark = |family, mark| ServiceKey::Mark {
-        family,
-        mark: NonZeroU32::new(mark).unwrap(),
-    };
-    let services = [
-        (service("10.0.0.200", Protocol::Tcp, 80), web),
-        (service("10.0.0.200", Protocol::Tcp, 0), persistent),
-        (service("fd00::200", Protocol::Udp, 5060), sip),
-        (mark(Family::V6, u32::MAX), marked),
-        (mark(Family::V4, 1), idle.clone()),
-        (service("10.0.0.200", Protocol::Sctp, 36412), idle),
-    ];
-    Table {
-        services: services.into(),
-    }
 }
 
 #[test]
@@ -219,6 +88,57 @@ fn the_kernel_goes_from_any_table_to_any_other_and_memory_agrees() {
         Ok(())
     };
     runner.run(&strategies::table_and_successor(), law).unwrap();
+}
+
+/// The payloads of the replies for a whole table, sorted: the kernel lists services in the order of a hash that has
+/// an address of its own memory in it.
+fn words_of_the_kernel(table: &Table) -> String {
+    let (mut connection, family) = netlink::Family::connect(wire::FAMILY_NAME, wire::FAMILY_VERSION).unwrap();
+    let mut lines = Vec::new();
+    let mut ask = |label: &str, command: u8, key: Option<&ServiceKey>| {
+        let write = |message: &mut netlink::MessageWriter<'_>| {
+            family.command(message, command);
+            if let Some(key) = key {
+                wire::write_service_key(message, key);
+            }
+        };
+        let keep = |_: u16, payload: &[u8]| {
+            let hexadecimal: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
+            lines.push(format!("{label}\t{hexadecimal}\n"));
+        };
+        connection
+            .request(family.number, flags::DUMP, write, keep)
+            .unwrap();
+    };
+    ask("service", command::GET_SERVICE, None);
+    for key in table.services.keys() {
+        ask(&key.to_string(), command::GET_DEST, Some(key));
+    }
+    lines.sort();
+    lines.concat()
+}
+
+#[test]
+#[ignore = "needs the lab VM: make test-kernel"]
+fn the_kernel_says_what_was_recorded() {
+    let wanted = everything();
+    let words = namespace().run(|| {
+        KernelTable::open()
+            .unwrap()
+            .apply(&diff(&Table::default(), &wanted, |_| false));
+        words_of_the_kernel(&wanted)
+    });
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let kernel: Vec<&str> = release.split('.').take(2).collect();
+    let name = format!("{}.txt", kernel.join("."));
+    if std::env::var_os("WEIR_TEST_RECORD").is_some() {
+        fs::write(Path::new("/out").join(name), words).unwrap();
+    } else {
+        let recorded = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/everything")
+            .join(name);
+        assert_eq!(words, fs::read_to_string(recorded).unwrap());
+    }
 }
 
 #[test]

@@ -8,6 +8,8 @@
 
 mod strategies;
 
+mod everything;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -464,5 +466,40 @@ mod by_hand {
             connections: Connections { active: 3, inactive: 4, persistent: 5 },
             statistics: Statistics { connections: 1 << 32, ..Statistics::default() },
         });
+    }
+}
+
+/// What real kernels said when they held the table of `tests/everything`.
+#[test]
+fn the_words_of_real_kernels_are_understood() {
+    for recorded in [
+        include_str!("everything/6.1.txt"),
+        include_str!("everything/6.12.txt"),
+    ] {
+        let payloads = recorded
+            .lines()
+            .filter_map(|line| line.split_once('\t'))
+            .map(|(label, digits)| {
+                let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+                (label, digits.as_bytes().chunks(2).map(byte).collect::<Vec<u8>>())
+            });
+        let (mut services, mut destinations) = (Vec::new(), Vec::new());
+        for (label, payload) in payloads {
+            let attributes = weir::netlink::Family::attributes(&payload);
+            match label.parse::<ServiceKey>() {
+                Err(_) => services.push(wire::read_service(attributes).unwrap()),
+                Ok(key) => {
+                    destinations.push((key, wire::read_destination(attributes, key.family()).unwrap()))
+                }
+            }
+        }
+        for (key, destination) in destinations {
+            let service = services.iter_mut().find(|service| service.key == key).unwrap();
+            service.destinations.push(destination);
+        }
+        assert_eq!(
+            services.into_iter().collect::<weir::ipvs::Table>(),
+            everything::everything()
+        );
     }
 }
