@@ -398,6 +398,27 @@ fn apply_with_a_broken_manifest_does_the_rest_and_deletes_nothing() {
 
 #[test]
 #[ignore = "needs the lab VM: make test-kernel"]
+fn a_node_that_does_not_balance_is_told_why_nothing_is_planned() {
+    let host = Host::new();
+    host.write("web.yaml", WEB);
+    let group = "apiVersion: weir.dev/v1alpha1\nkind: DirectorGroup\nmetadata: {name: default}\nspec: {nodeSelector: {}, \
+                 failover: {type: Static, static: {activeNode: d1}}}\n";
+    host.write("group.yaml", group);
+    let (_, plan, errors) = host.once("plan", &["--node-name", "d2"]);
+    assert!(plan.contains("0 services to add"), "{plan}");
+    assert!(
+        errors.contains("this node, d2, stands by in DirectorGroup default"),
+        "{errors}"
+    );
+    let (_, plan, errors) = host.once("plan", &["--node-name", "d1"]);
+    assert!(
+        plan.contains("1 service to add") && !errors.contains("note:"),
+        "{plan}{errors}"
+    );
+}
+
+#[test]
+#[ignore = "needs the lab VM: make test-kernel"]
 fn two_agents_do_not_share_a_state_directory() {
     let host = Host::new();
     host.write("web.yaml", WEB);

@@ -6,9 +6,9 @@ use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
-use crate::ipvs::KernelTable;
+use crate::ipvs::{KernelTable, TableStore as _, diff};
 use crate::ledger::{Entries, LedgerState};
-use crate::plan::{Finding, Plan, Scope, Snapshot, plan};
+use crate::plan::{Finding, Node, Plan, Role, Scope, Snapshot, plan};
 use crate::reconcile::Reconciler;
 use crate::source::folder::{FolderReading, read_paths};
 use crate::source::manifest::Level;
@@ -117,15 +117,24 @@ impl PlanArguments {
         for update in reading.updates {
             snapshot.update(update);
         }
-        let Plan { table, findings, .. } = plan(&snapshot, &self.node.node()?, &Scope::All);
-        let findings = findings.into_values().flatten().chain(valid(&snapshot)).collect();
+        let node = self.node.node()?;
+        let Plan { table, findings, .. } = plan(&snapshot, &node, &Scope::All);
+        let findings: Vec<Finding> = findings.into_values().flatten().chain(valid(&snapshot)).collect();
         let (owned, state) = Entries::read(&self.state.state_dir)?;
         if let LedgerState::Torn { lines } = state {
-            eprintln!("warning: the ledger has {lines} damaged line(s); see weir agent --help");
+            eprintln!(
+                "warning: the ledger has {lines} damaged line(s): what they recorded is not known to be Weir's"
+            );
         }
-        let mut kernel = KernelTable::open()?;
-        let current = kernel.listing()?.into_iter().collect();
-        let changes = crate::ipvs::diff(&current, &table, |key| self.exclusive || owned.owns(key));
+        let current = KernelTable::open()?.list()?;
+        let mut changes = diff(&current, &table, |key| self.exclusive || owned.owns(key));
+        if failed {
+            // As apply would.
+            let before = changes.len();
+            changes.retain(|change| !change.is_deletion());
+            tell_withheld(before - changes.len());
+        }
+        tell_roles(&snapshot, &node);
         let changes = view::planned(&current, &changes);
         let differences = !changes.is_empty();
         match self.output {
@@ -177,7 +186,8 @@ impl ApplyArguments {
         if let Some(warning) = warning {
             eprintln!("warning: {warning}");
         }
-        let mut reconciler = Reconciler::new(self.node.node()?, ledger, store, self.exclusive);
+        let node = self.node.node()?;
+        let mut reconciler = Reconciler::new(node.clone(), ledger, store, self.exclusive);
         // A bad manifest must not take away what an earlier, good form of it has programmed.
         reconciler.keep_everything(failed);
         for update in reading.updates {
@@ -198,12 +208,8 @@ impl ApplyArguments {
         for failure in &pass.failures {
             eprintln!("error: {failure}");
         }
-        if !pass.withheld.is_empty() {
-            eprintln!(
-                "warning: {} left out, because not every manifest could be read: mend it and apply again",
-                counted(pass.withheld.len(), "deletion")
-            );
-        }
+        tell_withheld(pass.withheld.len());
+        tell_roles(reconciler.snapshot(), &node);
         Ok(if failed || !pass.failures.is_empty() {
             FAILED
         } else {
@@ -219,7 +225,32 @@ fn valid(snapshot: &Snapshot) -> impl Iterator<Item = Finding> {
         .filter(|finding| finding.reason != crate::plan::Reason::Invalid)
 }
 
-fn print_findings(findings: &Vec<Finding>) {
+/// Says why nothing may come of manifests on this node: another one balances.
+fn tell_roles(snapshot: &Snapshot, node: &Node) {
+    for (group, form) in snapshot.director_groups() {
+        let part = match node.role(form) {
+            Role::Active => continue,
+            Role::Standby => "stands by in",
+            Role::None => "has no part in",
+        };
+        eprintln!(
+            "note: this node, {}, {part} DirectorGroup {group}: it programs none of its virtual services \
+             (--node-name and --node-labels say which node this is)",
+            node.name
+        );
+    }
+}
+
+fn tell_withheld(deletions: usize) {
+    if deletions > 0 {
+        eprintln!(
+            "warning: {} left out, because not every manifest could be read: mend it first",
+            counted(deletions, "deletion")
+        );
+    }
+}
+
+fn print_findings(findings: &[Finding]) {
     for finding in findings {
         eprintln!("warning: {finding}");
     }
