@@ -128,6 +128,8 @@ impl Snapshot {
                 }
             }
         }
+        // Not only deletions let go of texts: an object that is relabelled does, too.
+        self.texts.forget_unused();
         // Whether there is any group decides what a host that stands alone is.
         if self.knows_director_groups() != there_were_groups {
             scope = Scope::All;
@@ -221,7 +223,6 @@ impl Snapshot {
                 }
             }
         }
-        self.texts.forget_unused();
     }
 
     fn put_virtual_service(
