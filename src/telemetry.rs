@@ -1,6 +1,6 @@
 //! Logs: to standard error, for people or as JSON.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal};
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
@@ -25,10 +25,13 @@ pub fn init(format: LogFormat) {
         .with_target(false);
     match format {
         LogFormat::Text => {
-            let colours = io::stderr().is_terminal()
-                && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-            builder.with_ansi(colours).init();
+            builder.with_ansi(colours(&io::stderr())).init();
         }
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }
+}
+
+/// Whether to colour what goes to a stream: only for a person who did not ask for none (<https://no-color.org>).
+pub fn colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

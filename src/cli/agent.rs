@@ -120,8 +120,8 @@ impl AgentArguments {
         };
         let node_name = node.name.clone();
         let store = KernelTable::open()?;
-        let (ledger, warning) = open_ledger(&self.state)?;
-        if let Some(warning) = warning {
+        let (ledger, found) = Ledger::open(&self.state.state_dir)?;
+        if let Some(warning) = self.state.damage(found) {
             warn!("{warning}");
         }
         info!(
@@ -154,18 +154,18 @@ impl AgentArguments {
     }
 }
 
-/// Opens the ledger; says what has to be known about its state.
-pub(super) fn open_ledger(state: &StateArguments) -> anyhow::Result<(Ledger, Option<String>)> {
-    let (ledger, found) = Ledger::open(&state.state_dir)?;
-    let path = state.state_dir.display();
-    let warning = match found {
-        LedgerState::Whole | LedgerState::New => None,
-        LedgerState::Torn { lines } => Some(format!(
-            "the ledger in {path} had {lines} damaged line(s): what they recorded is not known to be Weir's and \
-             will not be deleted, unless it is wanted again"
-        )),
-    };
-    Ok((ledger, warning))
+impl StateArguments {
+    /// What has to be known about the state in which a ledger was found.
+    pub(super) fn damage(&self, found: LedgerState) -> Option<String> {
+        match found {
+            LedgerState::Whole | LedgerState::New => None,
+            LedgerState::Torn { lines } => Some(format!(
+                "the ledger in {} had {lines} damaged line(s): what they recorded is not known to be Weir's and will \
+                 not be deleted, unless it is wanted again",
+                self.state_dir.display()
+            )),
+        }
+    }
 }
 
 async fn connect() -> anyhow::Result<kube::Client> {

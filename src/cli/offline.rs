@@ -1,5 +1,6 @@
 //! `weir check`, `plan` and `apply`: manifests without an agent.
 
+use std::io;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -7,13 +8,15 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::ipvs::{KernelTable, TableStore as _, diff};
-use crate::ledger::{Entries, LedgerState};
+use crate::ledger::{Entries, Ledger};
 use crate::plan::{Finding, Node, Plan, Role, Scope, Snapshot, plan};
 use crate::reconcile::Reconciler;
 use crate::source::folder::{FolderReading, read_paths};
 use crate::source::manifest::Level;
 
-use super::agent::{NodeArguments, StateArguments, open_ledger};
+use crate::telemetry::colours;
+
+use super::agent::{NodeArguments, StateArguments};
 use super::view::{self, PlannedChange, counted};
 use super::{DIFFERENCES, FAILED, OK, OutputFormat};
 
@@ -29,7 +32,7 @@ impl ManifestArguments {
     /// Reads them and shows what is wrong; errors always, remarks only where they are asked for.
     fn read(&self, remarks: bool) -> FolderReading {
         let reading = read_paths(&self.paths);
-        let colours = view::error_colours();
+        let colours = colours(&io::stderr());
         for diagnostic in &reading.diagnostics {
             if remarks || diagnostic.level == Level::Error {
                 eprintln!("{}\n", diagnostic.draw(colours).trim_end());
@@ -79,6 +82,20 @@ impl CheckArguments {
     }
 }
 
+/// What a table is to become, and on which node: the same for looking and for doing.
+#[derive(Debug, Args)]
+struct WishArguments {
+    #[command(flatten)]
+    manifests: ManifestArguments,
+    #[command(flatten)]
+    node: NodeArguments,
+    #[command(flatten)]
+    state: StateArguments,
+    /// Own the whole table: what nothing asks for is deleted, whoever made it
+    #[arg(long)]
+    exclusive: bool,
+}
+
 /// Show what manifests would change in this kernel's IPVS table
 ///
 /// Signs: + add, ~ change, - delete. The manifests are the whole wish: an entry that Weir made and they do not ask
@@ -86,14 +103,7 @@ impl CheckArguments {
 #[derive(Debug, Args)]
 pub(super) struct PlanArguments {
     #[command(flatten)]
-    manifests: ManifestArguments,
-    #[command(flatten)]
-    node: NodeArguments,
-    #[command(flatten)]
-    state: StateArguments,
-    /// Count every entry as Weir's: show those that nothing asks for as deleted
-    #[arg(long)]
-    exclusive: bool,
+    wish: WishArguments,
     /// End with 3 if there are differences
     #[arg(long = "detailed-exitcode")]
     detailed_exit_code: bool,
@@ -111,23 +121,19 @@ struct PlanView {
 
 impl PlanArguments {
     pub(super) fn run(self) -> anyhow::Result<u8> {
-        let reading = self.manifests.read(false);
+        let reading = self.wish.manifests.read(false);
         let failed = reading.has_errors();
         let mut snapshot = Snapshot::default();
         for update in reading.updates {
             snapshot.update(update);
         }
-        let node = self.node.node()?;
+        let node = self.wish.node.node()?;
         let Plan { table, findings, .. } = plan(&snapshot, &node, &Scope::All);
         let findings: Vec<Finding> = findings.into_values().flatten().chain(valid(&snapshot)).collect();
-        let (owned, state) = Entries::read(&self.state.state_dir)?;
-        if let LedgerState::Torn { lines } = state {
-            eprintln!(
-                "warning: the ledger has {lines} damaged line(s): what they recorded is not known to be Weir's"
-            );
-        }
+        let (owned, found) = Entries::read(&self.wish.state.state_dir)?;
+        tell_damage(self.wish.state.damage(found));
         let current = KernelTable::open()?.list()?;
-        let mut changes = diff(&current, &table, |key| self.exclusive || owned.owns(key));
+        let mut changes = diff(&current, &table, |key| self.wish.exclusive || owned.owns(key));
         if failed {
             // As apply would.
             let before = changes.len();
@@ -140,7 +146,7 @@ impl PlanArguments {
         match self.output {
             OutputFormat::Text => {
                 print_findings(&findings);
-                let text = view::plan_text(&changes, view::colours()) + &view::plan_summary(&changes);
+                let text = view::plan_text(&changes, colours(&io::stdout())) + &view::plan_summary(&changes);
                 view::print(&text)?;
             }
             format => {
@@ -164,14 +170,7 @@ impl PlanArguments {
 #[derive(Debug, Args)]
 pub(super) struct ApplyArguments {
     #[command(flatten)]
-    manifests: ManifestArguments,
-    #[command(flatten)]
-    node: NodeArguments,
-    #[command(flatten)]
-    state: StateArguments,
-    /// Own the whole table: delete every entry that nothing asks for, whoever made it
-    #[arg(long)]
-    exclusive: bool,
+    wish: WishArguments,
     /// Show every change, as `weir plan` does
     #[arg(short, long)]
     verbose: bool,
@@ -179,15 +178,13 @@ pub(super) struct ApplyArguments {
 
 impl ApplyArguments {
     pub(super) fn run(self) -> anyhow::Result<u8> {
-        let reading = self.manifests.read(false);
+        let reading = self.wish.manifests.read(false);
         let failed = reading.has_errors();
         let store = KernelTable::open()?;
-        let (ledger, warning) = open_ledger(&self.state)?;
-        if let Some(warning) = warning {
-            eprintln!("warning: {warning}");
-        }
-        let node = self.node.node()?;
-        let mut reconciler = Reconciler::new(node.clone(), ledger, store, self.exclusive);
+        let (ledger, found) = Ledger::open(&self.wish.state.state_dir)?;
+        tell_damage(self.wish.state.damage(found));
+        let node = self.wish.node.node()?;
+        let mut reconciler = Reconciler::new(node.clone(), ledger, store, self.wish.exclusive);
         // A bad manifest must not take away what an earlier, good form of it has programmed.
         reconciler.keep_everything(failed);
         for update in reading.updates {
@@ -197,7 +194,7 @@ impl ApplyArguments {
         print_findings(&reconciler.findings().into_iter().collect::<Vec<_>>());
         let mut text = String::new();
         if self.verbose {
-            text = view::plan_text(&view::planned(&current, &pass.changes), view::colours());
+            text = view::plan_text(&view::planned(&current, &pass.changes), colours(&io::stdout()));
         }
         text += &format!(
             "{} applied, {} refused.\n",
@@ -238,6 +235,12 @@ fn tell_roles(snapshot: &Snapshot, node: &Node) {
              (--node-name and --node-labels say which node this is)",
             node.name
         );
+    }
+}
+
+fn tell_damage(warning: Option<String>) {
+    if let Some(warning) = warning {
+        eprintln!("warning: {warning}");
     }
 }
 

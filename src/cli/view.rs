@@ -1,7 +1,7 @@
 //! Entries and changes as text, JSON and YAML.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 
 use serde::Serialize;
 
@@ -27,16 +27,6 @@ pub(super) fn print_value(value: &impl Serialize, format: OutputFormat) -> anyho
         OutputFormat::Json | OutputFormat::Text => serde_json::to_string_pretty(value)? + "\n",
     };
     Ok(print(&text)?)
-}
-
-/// Whether to colour what goes to standard output: only for a person who did not ask for none.
-pub(super) fn colours() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
-/// The same for standard error.
-pub(super) fn error_colours() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// The kind of a line in a plan.
