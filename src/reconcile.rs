@@ -17,7 +17,7 @@ use thiserror::Error;
 use crate::digest;
 use crate::ipvs::{Change, Failure, IpvsError, ServiceKey, Table, TableStore, diff};
 use crate::ledger::{Ledger, LedgerError};
-use crate::plan::{Finding, NamespacedName, Node, Plan, Scope, Snapshot, Update, plan, plan_timeouts};
+use crate::plan::{Finding, Kind, NamespacedName, Node, Plan, Scope, Snapshot, Update, plan, plan_timeouts};
 
 /// How often a pass looks again at services of which its picture turned out stale.
 const LOOKS: usize = 3;
@@ -146,7 +146,18 @@ impl<S: TableStore> Reconciler<S> {
 
     /// Takes in a report of a source and says what it concerns.
     pub fn update(&mut self, update: Update) -> Scope {
-        self.snapshot.update(update)
+        let (Update::Put { object, .. } | Update::Delete(object)) = &update;
+        if object.kind != Kind::DirectorGroup {
+            return self.snapshot.update(update);
+        }
+        let before = plan_timeouts(&self.snapshot, &self.node);
+        let scope = self.snapshot.update(update);
+        // The timeouts are the node's and no virtual service's: a pass over everything brings them.
+        if plan_timeouts(&self.snapshot, &self.node) == before {
+            scope
+        } else {
+            Scope::All
+        }
     }
 
     /// Takes in the node's labels and says what that concerns.

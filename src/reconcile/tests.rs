@@ -228,3 +228,34 @@ fn while_not_all_that_is_wanted_is_known_nothing_is_deleted() {
     );
     assert_eq!(node.reconciler.desired(), node.reconciler.programmed());
 }
+
+#[test]
+fn timeouts_of_a_director_group_are_set_with_the_next_pass() {
+    let text = "{apiVersion: weir.dev/v1alpha1, kind: DirectorGroup, metadata: {name: edge}, spec: {nodeSelector: {}, \
+                failover: {type: Routed}, timeouts: {tcp: 20m}}}";
+    let form = validate::director_group(&serde_saphyr::from_str(text).unwrap())
+        .value
+        .unwrap();
+    let group = Update::Put {
+        object: crate::plan::ObjectRef::director_group("edge".into()),
+        form: Some(crate::plan::Form::DirectorGroup(Box::new(form))),
+        remarks: Vec::new(),
+    };
+    let mut node = Fixture::new(Table::default());
+    // Another group is there already, so that this one is not the first.
+    let mut other = group.clone();
+    if let Update::Put {
+        object,
+        form: Some(crate::plan::Form::DirectorGroup(form)),
+        ..
+    } = &mut other
+    {
+        *object = crate::plan::ObjectRef::director_group("other".into());
+        form.timeouts = None;
+    }
+    node.take([other]);
+    let pass = node.take([group.clone()]);
+    assert!(pass.timeouts_set);
+    assert_eq!(node.reconciler.store.timeouts.tcp.as_secs(), 1200);
+    assert_eq!(node.take([group]), Pass::default());
+}
