@@ -1,4 +1,4 @@
-//! One netlink socket: batches of requests, single requests, dumps.
+//! One netlink socket: batches of requests, transactions, single requests, dumps.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -86,6 +86,15 @@ impl Connection {
         Self::try_open(None).map_err(|errno| NetlinkError::Open(errno.into()))
     }
 
+    /// Opens a socket for netfilter's subsystems: `NETLINK_NETFILTER`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_netfilter() -> Result<Self, NetlinkError> {
+        Self::open(net::netlink::NETFILTER)
+    }
+
     fn try_open(protocol: Option<net::Protocol>) -> rustix::io::Result<Self> {
         let socket = net::socket_with(
             AddressFamily::NETLINK,
@@ -133,13 +142,9 @@ impl Connection {
         end: usize,
         refused: &mut Vec<(usize, Refused)>,
     ) -> Result<(), NetlinkError> {
-        let base = self.sequence.wrapping_add(1);
-        for index in first..end {
-            batch.set_sequence(index, base.wrapping_add((index - first) as u32));
-        }
-        batch.request_ack(end - 1);
+        let base = self.stamp(batch, first, end);
         let count = (end - first) as u32;
-        self.sequence = base.wrapping_add(count - 1);
+        batch.request_ack(end - 1);
         self.send(batch.bytes(first, end))?;
         loop {
             let length = self.receive()?;
@@ -159,6 +164,61 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Sends a batch that the kernel takes all together or not at all, in one piece however long it is, and says which
+    /// messages the kernel refused. Nothing has changed if there is any.
+    ///
+    /// `batch` is what nfnetlink calls a batch: the first message begins it, and what is refused as a whole is refused
+    /// under that one's number. The answer to message `last` ends the exchange: the last but the one that ends the
+    /// batch, since kernel 6.1 acknowledges no `NFNL_MSG_BATCH_END`.
+    ///
+    /// # Errors
+    ///
+    /// The exchange broke down; the batch may or may not have taken effect, but not a part of it. `EMSGSIZE` as
+    /// [`NetlinkError::Send`] where it is longer than the socket's send buffer, and raising that is not permitted.
+    pub fn transaction(
+        &mut self,
+        batch: &mut Batch,
+        last: usize,
+    ) -> Result<Vec<(usize, Refused)>, NetlinkError> {
+        let count = batch.len();
+        let base = self.stamp(batch, 0, count);
+        batch.request_ack(last);
+        if batch.as_bytes().len() > BYTES_PER_SEND {
+            // Whether it sufficed, the `send` says.
+            let _ = sockopt::set_socket_send_buffer_size_force(&self.socket, batch.as_bytes().len());
+        }
+        self.send(batch.as_bytes())?;
+        let mut refused = Vec::new();
+        loop {
+            let length = self.receive()?;
+            for message in Messages::new(&self.receive[..length]) {
+                let index = message.sequence.wrapping_sub(base) as usize;
+                // An answer to an earlier exchange that was given up.
+                if index >= count {
+                    continue;
+                }
+                if let Body::Ended { errno } = message.body {
+                    if errno != 0 {
+                        refused.push((index, Refused(errno)));
+                    }
+                    if index == 0 || index == last {
+                        return Ok(refused);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Numbers messages `first..end` and says the first number.
+    fn stamp(&mut self, batch: &mut Batch, first: usize, end: usize) -> u32 {
+        let base = self.sequence.wrapping_add(1);
+        for index in first..end {
+            self.sequence = self.sequence.wrapping_add(1);
+            batch.set_sequence(index, self.sequence);
+        }
+        base
     }
 
     /// Sends one request and hands each reply's payload to `on_reply`, until the kernel says that this was all.

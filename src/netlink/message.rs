@@ -162,6 +162,11 @@ impl MessageWriter<'_> {
         self.array(kind, value.to_ne_bytes());
     }
 
+    /// Appends a `u32` attribute in network order.
+    pub fn u32_be(&mut self, kind: u16, value: u32) {
+        self.array(kind, value.to_be_bytes());
+    }
+
     /// Appends a `u64` attribute in host order.
     pub fn u64(&mut self, kind: u16, value: u64) {
         self.array(kind, value.to_ne_bytes());
@@ -342,6 +347,16 @@ pub fn read_u32(bytes: &[u8]) -> Option<u32> {
     bytes.first_chunk().map(|chunk| u32::from_ne_bytes(*chunk))
 }
 
+/// Reads a network-order `u32` from the start of a payload.
+pub fn read_u32_be(bytes: &[u8]) -> Option<u32> {
+    bytes.first_chunk().map(|chunk| u32::from_be_bytes(*chunk))
+}
+
+/// Reads a network-order `u64` from the start of a payload.
+pub fn read_u64_be(bytes: &[u8]) -> Option<u64> {
+    bytes.first_chunk().map(|chunk| u64::from_be_bytes(*chunk))
+}
+
 /// Reads a host-order `u64` from the start of a payload.
 pub fn read_u64(bytes: &[u8]) -> Option<u64> {
     bytes.first_chunk().map(|chunk| u64::from_ne_bytes(*chunk))
@@ -382,6 +397,7 @@ mod tests {
             message.u8(1, 9);
             message.nest(2, |inner| inner.u64(3, 1 << 40));
             message.u16_be(4, 80);
+            message.u32_be(5, 7);
         });
         let mut messages = Messages::new(batch.bytes(0, 1));
         let Some(Received {
@@ -396,6 +412,7 @@ mod tests {
         let nested: Vec<_> = Attributes::new(attributes[1].1).collect();
         assert_eq!(nested, [(3, (1u64 << 40).to_ne_bytes().as_slice())]);
         assert_eq!(read_u16_be(attributes[2].1), Some(80));
+        assert_eq!(read_u32_be(attributes[3].1), Some(7));
         assert_eq!(messages.next(), None);
     }
 
