@@ -18,6 +18,7 @@
 //! | [`source`] | where objects come from: a manifest folder, the Kubernetes API | I/O |
 //! | [`plan`] | objects and the node → what its kernel should hold, and findings | pure |
 //! | [`ipvs`] | the table as a value, its difference, its bytes, the kernel's and one in memory | pure but for `netlink` |
+//! | [`nft`] | nftables: rulesets as values, their difference, their bytes, the kernel's | pure but for `netlink` |
 //! | [`netlink`] | messages, attributes, one connection | pure but for `connection` |
 //! | [`ledger`] | which entries of the kernel are ours | I/O |
 //! | [`reconcile`] | one pass, and what a node knows between passes | |
@@ -35,6 +36,7 @@ pub mod digest;
 pub mod ipvs;
 pub mod ledger;
 pub mod netlink;
+pub mod nft;
 pub mod plan;
 pub mod publish;
 pub mod reconcile;
