@@ -18,6 +18,7 @@
 //! | [`source`] | where objects come from: a manifest folder, the Kubernetes API | I/O |
 //! | [`plan`] | objects and the node → what its kernel should hold, and findings | pure |
 //! | [`ipvs`] | the table as a value, its difference, its bytes, the kernel's and one in memory | pure but for `netlink` |
+//! | [`host`] | the node around the table: VIPs, ARP suppression, tunnels, settings | pure but for `kernel` and what it is made of |
 //! | [`nft`] | nftables: rulesets as values, their difference, their bytes, the kernel's | pure but for `netlink` |
 //! | [`netlink`] | messages, attributes, one connection | pure but for `connection` |
 //! | [`ledger`] | which entries of the kernel are ours | I/O |
@@ -33,6 +34,7 @@ pub mod agent;
 pub mod api;
 pub mod cli;
 pub mod digest;
+pub mod host;
 pub mod ipvs;
 pub mod ledger;
 pub mod netlink;

@@ -1,0 +1,141 @@
+//! The needs of all virtual services → what a node should have.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::digest;
+
+use super::needs::{ArpSuppression, Needs};
+use super::rules::{RuleNeeds, ruleset};
+use super::state::{
+    ArpMethod, BoundAddress, Current, HostState, LinkKind, TUNNEL_ADDRESS, TunnelKind, VIP_LINK,
+};
+
+/// Answer only for addresses of the link that is asked on; 2 asks yet more of the asker, 8 answers nobody.
+const ARP_IGNORE: (&str, &[&str]) = ("net.ipv4.conf.all.arp_ignore", &["1", "2", "8"]);
+/// Ask in the name of an address of the link.
+const ARP_ANNOUNCE: (&str, &[&str]) = ("net.ipv4.conf.all.arp_announce", &["2"]);
+
+/// Settings that Weir may want, whatever the virtual services are; their values are read at every look.
+pub const SYSCTLS: [&str; 4] = [
+    ARP_IGNORE.0,
+    ARP_ANNOUNCE.0,
+    "net.ipv4.ip_forward",
+    "net.ipv4.vs.conntrack",
+];
+
+/// What a node should have for its virtual services. `current` tells its links and what its kernel can do.
+pub fn desired<'a>(needs: impl Iterator<Item = &'a Needs>, current: &Current) -> HostState {
+    let mut state = HostState::default();
+    let mut rules = RuleNeeds::default();
+    let mut quiet: BTreeMap<IpAddr, BTreeSet<ArpMethod>> = BTreeMap::new();
+    for needs in needs {
+        let Needs {
+            answered,
+            held,
+            quiet: to_suppress,
+            redirected,
+            marked,
+            masqueraded,
+            tunnels,
+            gue_ports,
+            clamped,
+            reached_at,
+            routes_ipv6,
+            sysctls,
+        } = needs;
+        state.reached_at.extend(reached_at);
+        state.routes_ipv6 |= routes_ipv6;
+        state.addresses.extend(answered.iter().cloned());
+        state.addresses.extend(held.iter().map(|vip| BoundAddress {
+            link: VIP_LINK.into(),
+            address: *vip,
+        }));
+        for (vip, suppression) in to_suppress {
+            quiet
+                .entry(*vip)
+                .or_default()
+                .extend(method(*suppression, current));
+        }
+        rules.redirected.extend(redirected.clone());
+        rules.marked.extend(marked.clone());
+        rules
+            .masqueraded
+            .extend(masqueraded.iter().map(|listened| (listened.clone(), ())));
+        for (vip, fits) in clamped {
+            let least = rules.clamped.entry(*vip).or_insert(*fits);
+            *least = (*least).min(*fits);
+        }
+        for (kind, local) in tunnels {
+            let (kind, local) = (*kind, *local);
+            let name = tunnel_name(kind, local);
+            if kind.brings_ipv4() {
+                let (setting, value) = loose_filter(&name);
+                state.sysctls.insert(setting, value);
+                state.addresses.insert(BoundAddress {
+                    link: name.clone(),
+                    address: TUNNEL_ADDRESS.into(),
+                });
+            }
+            state.links.insert(name, LinkKind::Tunnel { kind, local });
+        }
+        state.gue_ports.extend(gue_ports);
+        for (name, value) in sysctls {
+            state.sysctls.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    if state.addresses.iter().any(|bound| *bound.link == *VIP_LINK) {
+        state.links.insert(VIP_LINK.into(), LinkKind::Dummy);
+    }
+    // Who is director of a VIP answers for it and balances it, even if it is real server of the same VIP as well.
+    let answered: BTreeSet<IpAddr> = state.answered().map(|bound| bound.address).collect();
+    rules
+        .redirected
+        .retain(|listened, _| !answered.contains(&listened.address));
+    // Settings hold for every VIP and do no harm to one that is on the link it is asked for on, so that they stay while
+    // roles come and go.
+    state.arp = quiet.values().flatten().copied().collect();
+    quiet.retain(|vip, methods| methods.contains(&ArpMethod::Nftables) && !answered.contains(vip));
+    rules.quiet = quiet.into_keys().collect();
+    if state.arp.contains(&ArpMethod::Sysctl) {
+        for (name, enough) in [ARP_IGNORE, ARP_ANNOUNCE] {
+            let is_set = current
+                .sysctls
+                .get(name)
+                .filter(|value| enough.contains(&&***value));
+            let value = is_set.cloned().unwrap_or_else(|| enough[0].into());
+            state.sysctls.insert(name.into(), value);
+        }
+    }
+    state.rules = ruleset(&rules, &current.network);
+    state
+}
+
+fn method(suppression: ArpSuppression, current: &Current) -> Option<ArpMethod> {
+    match suppression {
+        ArpSuppression::None => None,
+        ArpSuppression::Nftables => Some(ArpMethod::Nftables),
+        ArpSuppression::Sysctl => Some(ArpMethod::Sysctl),
+        ArpSuppression::Auto if current.arp_rules => Some(ArpMethod::Nftables),
+        ArpSuppression::Auto => Some(ArpMethod::Sysctl),
+    }
+}
+
+/// What comes out of a tunnel is from clients, to whom no route leads over it. The larger of this setting and `conf.all`
+/// counts, and 2 asks only that there be some route.
+fn loose_filter(tunnel: &str) -> (Box<str>, Box<str>) {
+    (format!("net.ipv4.conf.{tunnel}.rp_filter").into(), "2".into())
+}
+
+/// `weir-ipip-1a2b3`: a link's name has at most 15 bytes, so that of an address there is a digest in it.
+fn tunnel_name(kind: TunnelKind, local: IpAddr) -> Box<str> {
+    let kind = match kind {
+        TunnelKind::Ipip => "ipip",
+        TunnelKind::Sit => "sit",
+        TunnelKind::Ip6tnl => "ip6",
+        TunnelKind::Gre { .. } => "gre",
+        TunnelKind::Ip6gre { .. } => "gre6",
+    };
+    let digest = digest::text(&local.to_string()) & 0xf_ffff;
+    format!("weir-{kind}-{digest:05x}").into()
+}
