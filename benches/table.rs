@@ -21,14 +21,17 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lab::netns::Netns;
+use weir::host::{ArpSuppression, HostStore, KernelHost, Needs};
 use weir::ipvs::{Change, KernelTable, Table, TableStore, diff, wire};
 use weir::ledger::Ledger;
 use weir::netlink::{Batch, Family};
-use weir::plan::{Form, Kind, NamespacedName, Node, ObjectRef, Scope, Update, validate};
+use weir::plan::{Directing, Form, Kind, MarkMask, NamespacedName, Node, ObjectRef, Scope, Update, validate};
 use weir::reconcile::Reconciler;
 
 const WEIR: &str = env!("CARGO_BIN_EXE_weir");
 const DESTINATIONS: usize = 10;
+/// Of a real server.
+const VIPS: u32 = 2000;
 /// How many weights are changed, one after the other.
 const CHANGES: usize = 50;
 
@@ -52,6 +55,13 @@ fn main() {
         "of the floor",
         floor,
     );
+    let by_hand = ipvsadm + addresses_by_hand(&small);
+    row(
+        "`ipvsadm -R` and `ip -batch`: the VIPs as well",
+        by_hand,
+        "1",
+        by_hand,
+    );
     for format in [Format::Yaml, Format::Json] {
         let folder = small.write(format);
         let name = format.name();
@@ -59,23 +69,41 @@ fn main() {
         row(
             &format!("`weir check`: reading and checking 11 000 objects of {name}"),
             reading,
-            "of `ipvsadm -R`",
-            ipvsadm,
+            "of both",
+            by_hand,
         );
         let whole = applying(&folder);
         row(
-            &format!("`weir apply`: {name} files to complete kernel table"),
+            &format!("`weir apply`: {name} files to complete kernel table and VIPs"),
             whole,
-            "of `ipvsadm -R`",
-            ipvsadm,
+            "of both",
+            by_hand,
         );
         row(
             &format!("the same without reading {name}"),
             whole.saturating_sub(reading),
-            "of `ipvsadm -R`",
-            ipvsadm,
+            "of both",
+            by_hand,
         );
     }
+    println!("\n| {VIPS} VIPs of a real server, from nothing | virtual ms | ratio |");
+    println!("| --- | --: | --- |");
+    let by_hand = quiet_by_hand();
+    row("`ip -batch` and `nft -f`", by_hand, "1", by_hand);
+    let quiet = quiet();
+    row(
+        "needs in memory to addresses and rules in the kernel",
+        quiet,
+        "of these",
+        by_hand,
+    );
+    let idle = looking_at_what_is_quiet();
+    row(
+        "a look at them that finds nothing to do",
+        idle,
+        "of these",
+        by_hand,
+    );
     println!("\n| one weight changed, report to kernel entry | virtual µs | ratio |");
     println!("| --- | --: | --- |");
     let at_small = weight_change(&small);
@@ -111,7 +139,7 @@ fn timed(act: impl FnOnce()) -> Duration {
 /// A fresh namespace: what was deleted from a table before would slow down what is added to it.
 fn fresh() -> Netns {
     let netns = Netns::new("bench");
-    netns.sh("ip link set lo up");
+    netns.sh("ip link set lo up; ip link add vips up type dummy; ip address add 10.200.255.254/16 dev vips");
     netns
 }
 
@@ -248,7 +276,7 @@ impl Fleet {
 fn alone() -> Node {
     Node {
         name: "bench".to_owned(),
-        stands_alone: true,
+        directing: Directing::AlsoAlone,
         ..Node::default()
     }
 }
@@ -274,6 +302,99 @@ fn ipvsadm(fleet: &Fleet) -> Duration {
 }
 
 /// The kernel's own work and the system calls for it: messages that are ready, in batches as large as is safe.
+fn addresses_by_hand(fleet: &Fleet) -> Duration {
+    let netns = fresh();
+    let lines: String = (0..fleet.services)
+        .map(|service| format!("address add {}/32 dev vips\n", Fleet::vip(service)))
+        .collect();
+    let file = "/tmp/addresses";
+    fs::write(file, lines).unwrap();
+    let time = timed(|| drop(netns.sh(&format!("ip -batch {file}"))));
+    assert_eq!(bound(&netns, "vips"), fleet.services + 1);
+    time
+}
+
+fn bound(netns: &Netns, link: &str) -> usize {
+    netns
+        .sh(&format!("ip -4 -oneline address show dev {link}"))
+        .lines()
+        .count()
+}
+
+/// The VIPs of a real server.
+fn quiet_vips() -> impl Iterator<Item = Ipv4Addr> {
+    (0..VIPS).map(|number| Ipv4Addr::from_bits(0x0ac9_0000 + number))
+}
+
+/// What a script does: a link, its addresses, and a table that keeps quiet about them.
+fn quiet_by_hand() -> Duration {
+    let netns = fresh();
+    let addresses: String = quiet_vips()
+        .map(|vip| format!("address add {vip}/32 dev weir0\n"))
+        .collect();
+    fs::write("/tmp/quiet", format!("link add weir0 up type dummy\n{addresses}")).unwrap();
+    let vips: Vec<String> = quiet_vips().map(|vip| vip.to_string()).collect();
+    let rules = format!(
+        "table arp quiet {{\n set vips {{ type ipv4_addr; elements = {{ {} }}; }}\n \
+         chain input {{ type filter hook input priority 0; arp operation request arp daddr ip @vips drop; }}\n \
+         chain output {{ type filter hook output priority 0; oifname \"vips\" arp saddr ip @vips arp saddr ip set 10.200.255.254; \
+         arp saddr ip @vips drop; }}\n}}\n",
+        vips.join(", ")
+    );
+    fs::write("/tmp/rules", rules).unwrap();
+    let time = timed(|| drop(netns.sh("nft -f /tmp/rules && ip -batch /tmp/quiet")));
+    assert_eq!(bound(&netns, "weir0"), VIPS as usize);
+    time
+}
+
+fn quiet_needs() -> Needs {
+    Needs {
+        held: quiet_vips().map(IpAddr::from).collect(),
+        quiet: quiet_vips()
+            .map(|vip| (vip.into(), ArpSuppression::Auto))
+            .collect(),
+        ..Needs::default()
+    }
+}
+
+/// One look at a node and the steps to what is needed; how many there were.
+fn bring(host: &mut KernelHost, needs: &Needs) -> usize {
+    let current = host.read(&mut weir::host::SYSCTLS.into_iter()).unwrap();
+    let steps = weir::host::diff(
+        &current,
+        &weir::host::desired(std::iter::once(needs), &current),
+        false,
+    );
+    let mut failures = Vec::new();
+    host.apply(&steps.before, &mut failures);
+    host.apply(&steps.after, &mut failures);
+    assert_eq!(failures, []);
+    steps.len()
+}
+
+fn quiet() -> Duration {
+    let netns = fresh();
+    let state = tempfile::tempdir().unwrap();
+    let needs = quiet_needs();
+    let time = netns.run(|| {
+        let mut host = KernelHost::open(Path::new("/proc/sys/net"), state.path()).unwrap();
+        timed(|| assert!(bring(&mut host, &needs) > 0))
+    });
+    assert_eq!(bound(&netns, "weir0"), VIPS as usize);
+    time
+}
+
+fn looking_at_what_is_quiet() -> Duration {
+    let netns = fresh();
+    let state = tempfile::tempdir().unwrap();
+    let needs = quiet_needs();
+    netns.run(|| {
+        let mut host = KernelHost::open(Path::new("/proc/sys/net"), state.path()).unwrap();
+        bring(&mut host, &needs);
+        timed(|| assert_eq!(bring(&mut host, &needs), 0))
+    })
+}
+
 fn floor(fleet: &Fleet) -> Duration {
     let netns = fresh();
     let changes = fleet.changes();
@@ -329,7 +450,9 @@ fn weight_change(fleet: &Fleet) -> Duration {
     let state = tempfile::tempdir().unwrap();
     netns.run(|| {
         let (ledger, _) = Ledger::open(state.path()).unwrap();
-        let mut reconciler = Reconciler::new(alone(), ledger, KernelTable::open().unwrap(), false);
+        let host = KernelHost::open(Path::new("/proc/sys/net"), state.path()).unwrap();
+        let table = KernelTable::open().unwrap();
+        let mut reconciler = Reconciler::new(alone(), ledger, table, host, false, MarkMask::default());
         for service in 0..fleet.services {
             reconciler.update(Fleet::service_update(service));
             for number in 0..DESTINATIONS {

@@ -18,13 +18,18 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::ipvs::{Failure, TableStore};
+use crate::host::preflight::Check;
+use crate::host::{ArpMethod, HostFailure, HostStore};
+use crate::ipvs::{Failure, IpvsError, SyncDaemonRole, TableStore};
 use crate::plan::{Finding, Role, Scope};
 use crate::reconcile::{Pass, Reconciler};
 use crate::source::SourceEvent;
 
 /// The first wait before something that failed is tried again; it doubles up to the audit interval.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// How often neighbours are told again that a VIP is here, in case one did not hear, and how long after each other.
+const ANNOUNCEMENTS: u8 = 4;
+const ANNOUNCEMENT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What an agent has done and what kept it from doing more.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -39,8 +44,12 @@ pub struct Report {
     pub programmed: Numbers,
     /// Services of the kernel that are not ours.
     pub foreign: usize,
+    /// How the node is kept from answering ARP for VIPs of which it is not the director.
+    pub arp_suppression: BTreeSet<ArpMethod>,
     /// Changes that the kernel refuses, or why no pass could be made.
     pub failures: Vec<String>,
+    /// What about the node stands in the way of what it should have.
+    pub obstacles: BTreeSet<Check>,
     /// What is to be said about objects.
     pub findings: BTreeSet<Finding>,
     /// What is wrong with the source.
@@ -60,9 +69,9 @@ pub struct Numbers {
 
 /// The agent's loop.
 #[derive(Debug)]
-pub struct Agent<S> {
+pub struct Agent<S, H> {
     /// Absent only while a pass has it.
-    reconciler: Option<Reconciler<S>>,
+    reconciler: Option<Reconciler<S, H>>,
     audit_interval: Duration,
     complete: bool,
     /// Whether the source holds something that could not be read since the start.
@@ -76,12 +85,18 @@ pub struct Agent<S> {
     retry: Duration,
     next_retry: Option<Instant>,
     next_audit: Instant,
+    /// How many announcements are left, and when the next one is due.
+    announcements: Option<(u8, Instant)>,
     reports: watch::Sender<Report>,
 }
 
-impl<S: TableStore + Send + 'static> Agent<S> {
+impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> {
     /// An agent that has not seen anything yet. `reports` always holds its latest report.
-    pub fn new(reconciler: Reconciler<S>, audit_interval: Duration, reports: watch::Sender<Report>) -> Self {
+    pub fn new(
+        reconciler: Reconciler<S, H>,
+        audit_interval: Duration,
+        reports: watch::Sender<Report>,
+    ) -> Self {
         Self {
             reconciler: Some(reconciler),
             audit_interval,
@@ -94,6 +109,7 @@ impl<S: TableStore + Send + 'static> Agent<S> {
             retry: FIRST_RETRY,
             next_retry: None,
             next_audit: Instant::now() + audit_interval,
+            announcements: None,
             reports,
         }
     }
@@ -101,9 +117,8 @@ impl<S: TableStore + Send + 'static> Agent<S> {
     /// Runs until the token is cancelled or the source ends. The table stays as it is then.
     pub async fn run(mut self, mut events: mpsc::Receiver<SourceEvent>, shutdown: CancellationToken) {
         loop {
-            let wake = self
-                .next_retry
-                .map_or(self.next_audit, |retry| retry.min(self.next_audit));
+            let due = [self.next_retry, self.announcements.map(|(_, due)| due)];
+            let wake = due.into_iter().flatten().fold(self.next_audit, Instant::min);
             let mut audit = false;
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -114,7 +129,10 @@ impl<S: TableStore + Send + 'static> Agent<S> {
                         self.take(event);
                     }
                 }
-                () = sleep_until(wake) => audit = self.wake(),
+                () = sleep_until(wake) => {
+                    audit = self.wake();
+                    self.announce_again().await;
+                }
             }
             if self.complete && !self.scope.is_empty() && !self.waits() {
                 self.pass(audit).await;
@@ -176,17 +194,12 @@ impl<S: TableStore + Send + 'static> Agent<S> {
         self.judge(&mut reconciler);
         let scope = std::mem::take(&mut self.scope);
         let everything = scope == Scope::All;
-        let passed = tokio::task::spawn_blocking(move || {
+        let passed = blocking(move || {
             let result = reconciler.pass(&scope);
             (reconciler, scope, result)
-        })
-        .await;
-        let (reconciler, scope, result) = match passed {
-            Ok(passed) => passed,
-            // A broken invariant: what the pass knew is lost, so the agent ends rather than go on blindly.
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // The runtime is being shut down.
-            Err(_) => return,
+        });
+        let Some((reconciler, scope, result)) = passed.await else {
+            return;
         };
         if everything {
             self.next_audit = Instant::now() + jittered(self.audit_interval, &reconciler.node().name);
@@ -195,7 +208,10 @@ impl<S: TableStore + Send + 'static> Agent<S> {
             Ok(pass) => {
                 self.stopped_by = None;
                 tell(&pass, audit);
-                reconciler.failures().next().is_some()
+                if !reconciler.taken().is_empty() {
+                    self.announcements = Some((ANNOUNCEMENTS, Instant::now() + ANNOUNCEMENT_INTERVAL));
+                }
+                !reconciler.failed_scope().is_empty()
             }
             Err(error) => {
                 let error = anyhow::Error::from(error);
@@ -210,9 +226,32 @@ impl<S: TableStore + Send + 'static> Agent<S> {
         self.plan_retry(again);
     }
 
+    /// Tells the neighbours again that a VIP is here, if that is due.
+    async fn announce_again(&mut self) {
+        let Some((left, due)) = self.announcements else {
+            return;
+        };
+        if Instant::now() < due {
+            return;
+        }
+        self.announcements = (left > 1).then(|| (left - 1, Instant::now() + ANNOUNCEMENT_INTERVAL));
+        if let Some(mut reconciler) = self.reconciler.take() {
+            let announce = move || {
+                let failures = reconciler.announce_again();
+                (reconciler, failures)
+            };
+            if let Some((reconciler, failures)) = blocking(announce).await {
+                for failure in failures {
+                    warn!("{failure}");
+                }
+                self.reconciler = Some(reconciler);
+            }
+        }
+    }
+
     /// Until everything has been understood once, nothing is deleted: what an earlier agent programmed may be
     /// wanted by an object that cannot be read just now.
-    fn judge(&mut self, reconciler: &mut Reconciler<S>) {
+    fn judge(&mut self, reconciler: &mut Reconciler<S, H>) {
         if self.understood {
             return;
         }
@@ -251,12 +290,16 @@ impl<S: TableStore + Send + 'static> Agent<S> {
             desired: numbers(reconciler.desired()),
             programmed: numbers(reconciler.programmed()),
             foreign: reconciler.foreign(),
+            arp_suppression: reconciler.arp_suppression().clone(),
             failures: self
                 .stopped_by
                 .iter()
                 .cloned()
                 .chain(reconciler.failures().map(Failure::to_string))
+                .chain(reconciler.host_failures().iter().map(HostFailure::to_string))
+                .chain(reconciler.table_failures().iter().map(chain_of))
                 .collect(),
+            obstacles: reconciler.obstacles().clone(),
             findings: reconciler.findings(),
             problems: self.problems.iter().cloned().chain(self.withholding()).collect(),
         };
@@ -271,7 +314,17 @@ impl<S: TableStore + Send + 'static> Agent<S> {
     }
 }
 
-fn roles<S: TableStore>(reconciler: &Reconciler<S>) -> Vec<(String, Role)> {
+/// Runs on a thread where waiting for the kernel keeps nobody else waiting. `None` while the runtime is being shut down.
+async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    match tokio::task::spawn_blocking(act).await {
+        Ok(done) => Some(done),
+        // A broken invariant: what the act knew is lost, so the agent ends rather than go on blindly.
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => None,
+    }
+}
+
+fn roles<S: TableStore, H: HostStore>(reconciler: &Reconciler<S, H>) -> Vec<(String, Role)> {
     let node = reconciler.node();
     let groups = reconciler.snapshot().director_groups();
     groups
@@ -294,7 +347,18 @@ fn jittered(interval: Duration, node: &str) -> Duration {
     interval - interval / 10 * share / 1000
 }
 
+/// An error with its causes.
+fn chain_of(error: &IpvsError) -> String {
+    std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
 fn tell(pass: &Pass, audit: bool) {
+    for change in pass.steps.all() {
+        info!("{change}");
+    }
     for change in &pass.changes {
         debug!("{change}");
     }
@@ -313,6 +377,11 @@ fn tell(pass: &Pass, audit: bool) {
     if pass.timeouts_set {
         info!("the connection timeouts have been set");
     }
+    match pass.sync_daemon_started {
+        Some(SyncDaemonRole::Master) => info!("connections are passed on to the standby directors"),
+        Some(SyncDaemonRole::Backup) => info!("connections are taken from the active director"),
+        None => {}
+    }
 }
 
 /// Tells what came and what went since the last report.
@@ -324,11 +393,28 @@ fn tell_news(last: &Report, report: &Report) {
     {
         error!("{failure}");
     }
+    if report.arp_suppression != last.arp_suppression {
+        let methods: Vec<&str> = report
+            .arp_suppression
+            .iter()
+            .map(|method| method.words())
+            .collect();
+        match methods[..] {
+            [] => info!("no VIP has to be kept quiet any more"),
+            _ => info!("VIPs are kept quiet by {}", methods.join(" and ")),
+        }
+    }
     for finding in report.findings.difference(&last.findings) {
         warn!("{finding}");
     }
     for finding in last.findings.difference(&report.findings) {
         info!("no longer: {finding}");
+    }
+    for obstacle in report.obstacles.difference(&last.obstacles) {
+        warn!("{obstacle}");
+    }
+    for obstacle in last.obstacles.difference(&report.obstacles) {
+        info!("no longer: {obstacle}");
     }
     for problem in report
         .problems

@@ -5,19 +5,34 @@
 //! Snapshot ─► plan ─► Plan ──┐
 //!                            ├─► diff ─► Vec<Change> ─► ledger ─► apply ─► Outcome
 //! kernel ─► read ─► Table ───┘
+//!
+//!          node_needs ─► HostState ─┐
+//!                                   ├─► diff ─► Steps: before the table, after it
+//! node ─► read ─► Current ──────────┘
 //! ```
 //!
 //! A pass never trusts the one before: it reads from the kernel what it is about to change. A pass over some
-//! virtual services reads only theirs, so that its cost does not grow with the table.
+//! virtual services reads only theirs, so that its cost does not grow with the table. The node around the table is
+//! looked at by passes over everything, and by others only where what they plan needs something else of it than before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
 use crate::digest;
-use crate::ipvs::{Change, Failure, IpvsError, ServiceKey, Table, TableStore, diff};
+use crate::host::preflight::{self, Check};
+use crate::host::{
+    self, ArpMethod, BoundAddress, Current, HostChange, HostError, HostFailure, HostStore, Needs, Network,
+    Steps,
+};
+use crate::ipvs::{
+    Change, Failure, IpvsError, ServiceKey, SyncDaemon, SyncDaemonRole, Table, TableStore, diff,
+};
 use crate::ledger::{Ledger, LedgerError};
-use crate::plan::{Finding, Kind, NamespacedName, Node, Plan, Scope, Snapshot, Update, plan, plan_timeouts};
+use crate::plan::{
+    Finding, Kind, MarkMask, NamespacedName, Node, NodeNeeds, Plan, Scope, Snapshot, Update, group_needs,
+    node_needs, plan, plan_timeouts, sync_daemon,
+};
 
 /// How often a pass looks again at services of which its picture turned out stale.
 const LOOKS: usize = 3;
@@ -28,6 +43,9 @@ pub enum PassError {
     /// The kernel's table could not be read.
     #[error(transparent)]
     Ipvs(#[from] IpvsError),
+    /// The node around the table could not be read.
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// Possession could not be recorded.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -46,18 +64,43 @@ pub struct Pass {
     pub withheld: Vec<Change>,
     /// Whether the connection timeouts had to be set.
     pub timeouts_set: bool,
+    /// The half of connection sync that had to be started.
+    pub sync_daemon_started: Option<SyncDaemonRole>,
+    /// The steps it took around the table.
+    pub steps: Steps,
+}
+
+/// What is to be done around the table.
+struct HostPlan {
+    steps: Steps,
+    /// How VIPs are kept quiet once it is.
+    arp: BTreeSet<ArpMethod>,
 }
 
 /// The state of a node between passes.
 #[derive(Debug)]
-pub struct Reconciler<S> {
+pub struct Reconciler<S, H> {
     snapshot: Snapshot,
     node: Node,
     ledger: Ledger,
     store: S,
+    host: H,
     exclusive: bool,
     /// Whether nothing may be deleted, because not all that is wanted is known.
     keeps_everything: bool,
+    /// The node's links and addresses at the last look.
+    network: Network,
+    needs: BTreeMap<NamespacedName, Needs>,
+    arp: BTreeSet<ArpMethod>,
+    /// VIPs that the last steps around the table brought here.
+    taken: Vec<BoundAddress>,
+    /// The half of connection sync that this agent started.
+    sync_role: Option<SyncDaemonRole>,
+    host_failures: Vec<HostFailure>,
+    /// What about the node stands in the way.
+    obstacles: BTreeSet<Check>,
+    /// What is refused of the table's own settings: timeouts, connection sync.
+    table_failures: Vec<IpvsError>,
     findings: BTreeMap<NamespacedName, Vec<Finding>>,
     failures: BTreeMap<ServiceKey, Vec<Failure>>,
     desired: Programming,
@@ -126,16 +169,25 @@ impl Programming {
     }
 }
 
-impl<S: TableStore> Reconciler<S> {
+impl<S: TableStore, H: HostStore> Reconciler<S, H> {
     /// A node that knows no objects yet. With `exclusive` every service of the kernel is ours.
-    pub fn new(node: Node, ledger: Ledger, store: S, exclusive: bool) -> Self {
+    pub fn new(node: Node, ledger: Ledger, store: S, host: H, exclusive: bool, mark_mask: MarkMask) -> Self {
         Self {
-            snapshot: Snapshot::default(),
+            snapshot: Snapshot::new(mark_mask),
             node,
             ledger,
             store,
+            host,
             exclusive,
             keeps_everything: false,
+            network: Network::default(),
+            needs: BTreeMap::new(),
+            arp: BTreeSet::new(),
+            taken: Vec::new(),
+            sync_role: None,
+            host_failures: Vec::new(),
+            obstacles: BTreeSet::new(),
+            table_failures: Vec::new(),
             findings: BTreeMap::new(),
             failures: BTreeMap::new(),
             desired: Programming::default(),
@@ -150,14 +202,22 @@ impl<S: TableStore> Reconciler<S> {
         if object.kind != Kind::DirectorGroup {
             return self.snapshot.update(update);
         }
-        let before = plan_timeouts(&self.snapshot, &self.node);
+        let before = self.of_the_node();
         let scope = self.snapshot.update(update);
-        // The timeouts are the node's and no virtual service's: a pass over everything brings them.
-        if plan_timeouts(&self.snapshot, &self.node) == before {
+        if self.of_the_node() == before {
             scope
         } else {
             Scope::All
         }
+    }
+
+    /// What is the node's and no virtual service's: a pass over everything brings it.
+    fn of_the_node(&self) -> impl PartialEq + use<S, H> {
+        (
+            plan_timeouts(&self.snapshot, &self.node),
+            group_needs(&self.snapshot, &self.node),
+            sync_daemon(&self.snapshot, &self.node, &self.network),
+        )
     }
 
     /// Takes in the node's labels and says what that concerns.
@@ -200,6 +260,39 @@ impl<S: TableStore> Reconciler<S> {
         self.foreign
     }
 
+    /// How the node is kept from answering ARP for VIPs of which it is not the director.
+    pub fn arp_suppression(&self) -> &BTreeSet<ArpMethod> {
+        &self.arp
+    }
+
+    /// What about the node stands in the way of what it should have, as of the last look at everything.
+    pub fn obstacles(&self) -> &BTreeSet<Check> {
+        &self.obstacles
+    }
+
+    /// Steps around the table that failed, as of the last try.
+    pub fn host_failures(&self) -> &[HostFailure] {
+        &self.host_failures
+    }
+
+    /// What is refused of timeouts and connection sync, as of the last try.
+    pub fn table_failures(&self) -> &[IpvsError] {
+        &self.table_failures
+    }
+
+    /// The VIPs that the last pass brought to this node, of which neighbours should be told more than once.
+    pub fn taken(&self) -> &[BoundAddress] {
+        &self.taken
+    }
+
+    /// Tells the neighbours once more that the VIPs which the last pass brought are here.
+    pub fn announce_again(&mut self) -> Vec<HostFailure> {
+        let again: Vec<_> = self.taken.iter().cloned().map(HostChange::Announce).collect();
+        let mut failures = Vec::new();
+        self.host.apply(&again, &mut failures);
+        failures
+    }
+
     /// Changes that the kernel refuses, as of the last try.
     pub fn failures(&self) -> impl Iterator<Item = &Failure> {
         self.failures.values().flatten()
@@ -215,8 +308,12 @@ impl<S: TableStore> Reconciler<S> {
             .collect()
     }
 
-    /// The virtual services that have changes the kernel refused.
+    /// What has to be passed over again, because something was refused.
     pub fn failed_scope(&self) -> Scope {
+        // What is around the table is for all virtual services together.
+        if !self.host_failures.is_empty() || !self.table_failures.is_empty() {
+            return Scope::All;
+        }
         let owners = self
             .failures
             .keys()
@@ -247,6 +344,7 @@ impl<S: TableStore> Reconciler<S> {
     fn pass_from(&mut self, scope: &Scope) -> Result<(Table, Pass), PassError> {
         let mut plan = plan(&self.snapshot, &self.node, scope);
         self.replace_findings(scope, &mut plan);
+        let host = self.plan_host(scope, &plan)?;
         let keys = self.concerned(scope, &plan);
         let current = match scope {
             Scope::All => self.store.list()?,
@@ -255,15 +353,105 @@ impl<S: TableStore> Reconciler<S> {
         let mut pass = Pass::default();
         if *scope == Scope::All {
             self.foreign = self.count_foreign(&current, &plan);
-            self.bring_timeouts(&mut pass)?;
+            self.table_failures.clear();
+            self.bring_timeouts(&mut pass);
+            self.bring_sync_daemon(&mut pass);
         }
         for key in &keys {
             self.desired.set(*key, &plan.table);
         }
         self.take_possession(&current, &plan, &mut pass)?;
+        let mut failures = Vec::new();
+        if let Some(HostPlan { steps, .. }) = &host {
+            self.host.apply(&steps.before, &mut failures);
+        }
         self.bring(&current, plan.table, &mut pass)?;
+        if let Some(HostPlan { steps, .. }) = &host {
+            self.host.apply(&steps.after, &mut failures);
+        }
         self.remember(&keys, &pass)?;
+        if let Some(host) = host {
+            self.remember_host(host, failures, &mut pass);
+        }
         Ok((current, pass))
+    }
+
+    /// Plans what a scope needs of the node, and if that is news or all is looked at, the steps to it.
+    fn plan_host(&mut self, scope: &Scope, plan: &Plan) -> Result<Option<HostPlan>, PassError> {
+        let everything = *scope == Scope::All;
+        let mut current = None;
+        if everything {
+            current = Some(self.look_at_host()?);
+        }
+        let NodeNeeds { needs, findings } =
+            node_needs(&self.snapshot, &self.node, &self.network, scope, plan);
+        for (name, findings) in findings {
+            self.findings.entry(name).or_default().extend(findings);
+        }
+        let news = self.replace_needs(scope, needs);
+        if !everything && !news {
+            return Ok(None);
+        }
+        let current = match current {
+            Some(current) => current,
+            None => self.look_at_host()?,
+        };
+        let of_groups = group_needs(&self.snapshot, &self.node);
+        let desired = host::desired(self.needs.values().chain([&of_groups]), &current);
+        if everything {
+            let inspection = self.host.inspect(&preflight::settings(&current.network))?;
+            let checks = preflight::preflight(&inspection, &current, &desired).into_iter();
+            self.obstacles = checks.filter(|check| check.result.is_err()).collect();
+        }
+        Ok(Some(HostPlan {
+            steps: host::diff(&current, &desired, self.keeps_everything),
+            arp: desired.arp,
+        }))
+    }
+
+    fn look_at_host(&mut self) -> Result<Current, PassError> {
+        let of_groups = group_needs(&self.snapshot, &self.node).sysctls;
+        let mut names = of_groups.keys().map(|name| &**name).chain(host::SYSCTLS);
+        let current = self.host.read(&mut names)?;
+        self.network.clone_from(&current.network);
+        Ok(current)
+    }
+
+    /// Puts what a scope needs in place of what it needed, and says whether that is something else.
+    fn replace_needs(&mut self, scope: &Scope, needs: BTreeMap<NamespacedName, Needs>) -> bool {
+        match scope {
+            Scope::All => {
+                let news = self.needs != needs;
+                self.needs = needs;
+                news
+            }
+            Scope::Some(names) => {
+                let news = names.iter().any(|name| self.needs.get(name) != needs.get(name));
+                // By name, since a node may have needs of ten thousand others.
+                for name in names {
+                    self.needs.remove(name);
+                }
+                self.needs.extend(needs);
+                news
+            }
+        }
+    }
+
+    fn remember_host(&mut self, host: HostPlan, failures: Vec<HostFailure>, pass: &mut Pass) {
+        let HostPlan { mut steps, arp } = host;
+        if !failures.iter().any(|failure| failure.change.keeps_quiet()) {
+            self.arp = arp;
+        }
+        for side in [&mut steps.before, &mut steps.after] {
+            side.retain(|change| !failures.iter().any(|failure| failure.change == *change));
+        }
+        let announced = steps.all().filter_map(|change| match change {
+            HostChange::Announce(bound) => Some(bound.clone()),
+            _ => None,
+        });
+        self.taken = announced.collect();
+        self.host_failures = failures;
+        pass.steps = steps;
     }
 
     fn is_ours(&self, key: &ServiceKey) -> bool {
@@ -293,21 +481,63 @@ impl<S: TableStore> Reconciler<S> {
     fn replace_findings(&mut self, scope: &Scope, plan: &mut Plan) {
         match scope {
             Scope::All => self.findings.clear(),
-            Scope::Some(names) => self.findings.retain(|name, _| !names.contains(name)),
+            Scope::Some(names) => names.iter().for_each(|name| drop(self.findings.remove(name))),
         }
         self.findings.append(&mut plan.findings);
     }
 
-    fn bring_timeouts(&mut self, pass: &mut Pass) -> Result<(), PassError> {
+    fn bring_timeouts(&mut self, pass: &mut Pass) {
         let Some(wanted) = plan_timeouts(&self.snapshot, &self.node) else {
-            return Ok(());
+            return;
         };
-        let current = self.store.timeouts()?;
-        if wanted.over(&current) != current {
-            self.store.set_timeouts(&wanted)?;
-            pass.timeouts_set = true;
+        let brought = self.store.timeouts().and_then(|current| {
+            let differs = wanted.over(&current) != current;
+            if differs {
+                self.store.set_timeouts(&wanted)?;
+            }
+            Ok(differs)
+        });
+        match brought {
+            Ok(set) => pass.timeouts_set = set,
+            Err(error) => self.table_failures.push(error),
         }
-        Ok(())
+    }
+
+    fn bring_sync_daemon(&mut self, pass: &mut Pass) {
+        let wanted = sync_daemon(&self.snapshot, &self.node, &self.network);
+        if wanted.is_none() && self.sync_role.is_none() {
+            return;
+        }
+        match self.exchange_sync_daemon(wanted.as_ref()) {
+            Ok(started) => pass.sync_daemon_started = started,
+            Err(error) => self.table_failures.push(error),
+        }
+    }
+
+    /// Stops what runs instead of what is wanted, and starts that. What somebody else started is stopped only where it
+    /// is in the way.
+    fn exchange_sync_daemon(
+        &mut self,
+        wanted: Option<&SyncDaemon>,
+    ) -> Result<Option<SyncDaemonRole>, IpvsError> {
+        let running = self.store.daemons()?;
+        let is_wanted = |daemon: &SyncDaemon| {
+            let essence = |daemon: &SyncDaemon| (daemon.role, daemon.interface.clone(), daemon.sync_id);
+            wanted.is_some_and(|wanted| essence(wanted) == essence(daemon))
+        };
+        for daemon in running.iter().filter(|daemon| !is_wanted(daemon)) {
+            if wanted.is_some() || self.sync_role == Some(daemon.role) {
+                self.store.stop_daemon(daemon.role)?;
+            }
+        }
+        self.sync_role = wanted.map(|wanted| wanted.role);
+        match wanted.filter(|_| !running.iter().any(is_wanted)) {
+            Some(wanted) => {
+                self.store.start_daemon(wanted)?;
+                Ok(Some(wanted.role))
+            }
+            None => Ok(None),
+        }
     }
 
     /// Takes possession of what is wanted, before the kernel is told.

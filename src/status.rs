@@ -1,7 +1,11 @@
 //! An agent's report → the status of its NodeState. Pure.
 
 use crate::agent::{Numbers, Report};
-use crate::api::{DirectorRole, FindingReport, NodeStateStatus, Programmed, RoleReport};
+use crate::api::{
+    ArpSuppressionMethod, DirectorRole, FindingReport, NodeStateStatus, PreflightReport, Programmed,
+    RoleReport,
+};
+use crate::host::ArpMethod;
 use crate::plan::Role;
 
 /// How many failures and findings a NodeState lists; its counts say how many there are.
@@ -16,10 +20,20 @@ pub fn node_state(report: &Report) -> NodeStateStatus {
         desired: programmed(&report.desired),
         programmed: programmed(&report.programmed),
         foreign_services: count(report.foreign),
+        arp_suppression: report.arp_suppression.iter().map(arp_suppression).collect(),
         failure_count: count(report.problems.len() + report.failures.len()),
         failures: failures
             .take(LISTED)
             .map(|failure| bounded(failure, 512))
+            .collect(),
+        preflight: report
+            .obstacles
+            .iter()
+            .take(LISTED)
+            .map(|obstacle| PreflightReport {
+                subject: bounded(&obstacle.subject, 253),
+                message: bounded(obstacle.words(), 1024),
+            })
             .collect(),
         finding_count: count(report.findings.len()),
         findings: report
@@ -33,6 +47,13 @@ pub fn node_state(report: &Report) -> NodeStateStatus {
                 message: bounded(&finding.message, 1024),
             })
             .collect(),
+    }
+}
+
+fn arp_suppression(method: &ArpMethod) -> ArpSuppressionMethod {
+    match method {
+        ArpMethod::Nftables => ArpSuppressionMethod::Nftables,
+        ArpMethod::Sysctl => ArpSuppressionMethod::Sysctl,
     }
 }
 

@@ -5,7 +5,8 @@
 //! | file | |
 //! | --- | --- |
 //! | `objects.yaml` | documents in the order in which a source reports them; a later one replaces an earlier one of the same name |
-//! | `node.yaml` | `name`, `labels`, `standsAlone`; without it the node is `d1` with the label `weir.dev/role: director` |
+//! | `node.yaml` | `name`, `labels`, `directs`; without it the node is `d1` with the label `weir.dev/role: director` |
+//! | `network.txt` | its links as `host_text` reads them; without it what is around the table is not planned |
 //! | `current.txt` | a table as `table_text` reads it; without it no changes are computed |
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +14,7 @@
     reason = "clippy takes nothing but #[test] functions for tests"
 )]
 
+mod host_text;
 mod strategies;
 mod table_text;
 
@@ -26,16 +28,27 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use weir::api::{DirectorGroup, RealServer, VirtualService};
+use weir::host::{self, Current};
 use weir::ipvs::{Change, diff};
 use weir::plan::validate::{self, Validation};
-use weir::plan::{Finding, Form, Kind, Node, ObjectRef, Plan, Scope, Snapshot, Update, plan};
+use weir::plan::{
+    Directing, Finding, Form, Kind, Node, NodeNeeds, ObjectRef, Plan, Scope, Snapshot, Update, group_needs,
+    node_needs, plan,
+};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct NodeFile {
     name: String,
     labels: BTreeMap<String, String>,
-    stands_alone: bool,
+    directs: Directs,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+enum Directs {
+    InGroups,
+    AlsoAlone,
+    Never,
 }
 
 impl Default for NodeFile {
@@ -43,7 +56,7 @@ impl Default for NodeFile {
         Self {
             name: "d1".to_owned(),
             labels: [("weir.dev/role".to_owned(), "director".to_owned())].into(),
-            stands_alone: false,
+            directs: Directs::InGroups,
         }
     }
 }
@@ -83,12 +96,16 @@ fn run(case: &Path) -> String {
     let NodeFile {
         name,
         labels,
-        stands_alone,
+        directs,
     } = read("node.yaml").map_or_else(NodeFile::default, |text| serde_saphyr::from_str(&text).unwrap());
     let node = Node {
         name,
         labels,
-        stands_alone,
+        directing: match directs {
+            Directs::InGroups => Directing::InGroups,
+            Directs::AlsoAlone => Directing::AlsoAlone,
+            Directs::Never => Directing::Never,
+        },
     };
 
     let mut snapshot = Snapshot::default();
@@ -98,7 +115,21 @@ fn run(case: &Path) -> String {
     }
     let plan = plan(&snapshot, &node, &Scope::All);
     let mut text = print_desired(&plan);
-    text.push_str(&print_findings(&plan, &snapshot));
+    let network = read("network.txt").map(|text| host_text::network(&text));
+    let mut of_needs = Vec::new();
+    if let Some(network) = network {
+        let NodeNeeds { needs, findings } = node_needs(&snapshot, &node, &network, &Scope::All, &plan);
+        of_needs.extend(findings.into_values().flatten());
+        let of_groups = group_needs(&snapshot, &node);
+        let current = Current {
+            network,
+            arp_rules: true,
+            ..Current::default()
+        };
+        let desired = host::desired(needs.values().chain([&of_groups]), &current);
+        write!(text, "\n# around the table\n{}", host_text::print(&desired)).unwrap();
+    }
+    text.push_str(&print_findings(&plan, of_needs, &snapshot));
     if let Some(current) = read("current.txt") {
         let (current, ours) = table_text::parse(&current);
         text.push_str(&print_changes(&diff(&current, &plan.table, |key| {
@@ -158,15 +189,17 @@ fn print_desired(plan: &Plan) -> String {
     text
 }
 
-fn print_findings(plan: &Plan, snapshot: &Snapshot) -> String {
+fn print_findings(plan: &Plan, of_needs: Vec<Finding>, snapshot: &Snapshot) -> String {
     let mut findings: Vec<Finding> = plan
         .findings
         .values()
         .flatten()
         .cloned()
+        .chain(of_needs)
         .chain(snapshot.findings())
         .collect();
     findings.sort();
+    findings.dedup();
     findings
         .iter()
         .fold(String::from("\n# findings\n"), |text, finding| {

@@ -1,11 +1,13 @@
 //! The loop with a table in memory and a clock that the runtime moves.
 
 use super::*;
+use crate::host::MemoryHost;
 use crate::ipvs::{
-    Change, IpvsError, MemoryTable, Outcome, Scheduler, ServiceKey, Table, TableStore, Timeouts,
+    Change, IpvsError, MemoryTable, Outcome, Scheduler, ServiceKey, SyncDaemon, SyncDaemonRole, Table,
+    TableStore, Timeouts,
 };
 use crate::ledger::Ledger;
-use crate::plan::{Node, ObjectRef, Update};
+use crate::plan::{Directing, MarkMask, Node, ObjectRef, Update};
 
 struct Running {
     events: mpsc::Sender<SourceEvent>,
@@ -25,10 +27,17 @@ impl Running {
         let (ledger, _) = Ledger::open(directory.path()).unwrap();
         let node = Node {
             name: "d1".to_owned(),
-            stands_alone: true,
+            directing: Directing::AlsoAlone,
             ..Node::default()
         };
-        let reconciler = Reconciler::new(node, ledger, store, false);
+        let reconciler = Reconciler::new(
+            node,
+            ledger,
+            store,
+            MemoryHost::default(),
+            false,
+            MarkMask::default(),
+        );
         let (events, received) = mpsc::channel(16);
         let (sender, reports) = watch::channel(Report::default());
         let shutdown = CancellationToken::new();
@@ -135,6 +144,18 @@ impl TableStore for Mending {
 
     fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), IpvsError> {
         self.table.set_timeouts(timeouts)
+    }
+
+    fn daemons(&mut self) -> Result<Vec<SyncDaemon>, IpvsError> {
+        self.table.daemons()
+    }
+
+    fn start_daemon(&mut self, daemon: &SyncDaemon) -> Result<(), IpvsError> {
+        self.table.start_daemon(daemon)
+    }
+
+    fn stop_daemon(&mut self, role: SyncDaemonRole) -> Result<(), IpvsError> {
+        self.table.stop_daemon(role)
     }
 
     fn apply(&mut self, changes: &[Change]) -> Outcome {

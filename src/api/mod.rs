@@ -39,7 +39,8 @@ pub use forwarding::{
 };
 pub use health_check::{HealthCheck, HealthCheckType, HttpCheck, TcpCheck};
 pub use node_state::{
-    DirectorRole, FindingReport, NodeState, NodeStateSpec, NodeStateStatus, Programmed, RoleReport,
+    ArpSuppressionMethod, DirectorRole, FindingReport, NodeState, NodeStateSpec, NodeStateStatus,
+    PreflightReport, Programmed, RoleReport,
 };
 pub use real_server::{AdminState, RealServer, RealServerSpec, RealServerStatus};
 pub use selector::{LabelSelector, LabelSelectorRequirement, SelectorOperator};

@@ -58,18 +58,47 @@ pub struct NodeStateStatus {
     pub programmed: Programmed,
     /// Virtual services in the kernel that are not Weir's, and left alone.
     pub foreign_services: i32,
+    /// How this node is kept from answering ARP for VIPs of which it is a real server and not the director.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    pub arp_suppression: Vec<ArpSuppressionMethod>,
     /// How many changes the kernel refuses.
     pub failure_count: i32,
     /// The first of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 512)))]
     pub failures: Vec<String>,
+    /// What about the node stands in the way of what it should have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub preflight: Vec<PreflightReport>,
     /// How many findings there are on objects that this node concerns itself with.
     pub finding_count: i32,
     /// The first of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub findings: Vec<FindingReport>,
+}
+
+/// A way to keep a node from answering ARP for a VIP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ArpSuppressionMethod {
+    /// By rules of nftables' arp family.
+    Nftables,
+    /// By `arp_ignore` and `arp_announce`.
+    Sysctl,
+}
+
+/// Something about the node that stands in the way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PreflightReport {
+    /// What was looked at, such as a setting's name.
+    #[schemars(length(max = 253))]
+    pub subject: String,
+    /// What is wrong, in one sentence, and the way out.
+    #[schemars(length(max = 1024))]
+    pub message: String,
 }
 
 /// A configuration in numbers.

@@ -5,16 +5,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::agent::{Agent, Report};
+use crate::host::{HostError, KernelHost};
 use crate::ipvs::KernelTable;
 use crate::ledger::{Ledger, LedgerState};
-use crate::plan::Node;
+use crate::plan::{Directing, MarkMask, Node};
 use crate::reconcile::Reconciler;
 use crate::source::{cluster, folder};
 use crate::telemetry::{self, LogFormat};
@@ -63,6 +64,34 @@ pub(super) struct NodeArguments {
     /// This node's labels where no Kubernetes API says them, such as weir.dev/role=director
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label, env = "WEIR_NODE_LABELS")]
     node_labels: Vec<(String, String)>,
+    /// What this node may be
+    #[arg(long, value_enum, default_value_t, env = "WEIR_ROLE")]
+    role: RoleArgument,
+    /// The bits of packet marks that Weir may set, the same on all directors
+    ///
+    /// For groups of listeners and ranges of ports. A mark of Weir's has no other bits.
+    #[arg(long, value_name = "BITS", default_value_t, env = "WEIR_MARK_MASK")]
+    pub(super) mark_mask: MarkMask,
+}
+
+/// What a node may be.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum RoleArgument {
+    /// Director where a DirectorGroup says so, or where there is none; real server where a RealServer says so
+    #[default]
+    Auto,
+    /// Real server only
+    #[value(name = "realserver")]
+    RealServer,
+}
+
+impl RoleArgument {
+    fn directing(self) -> Directing {
+        match self {
+            Self::Auto => Directing::AlsoAlone,
+            Self::RealServer => Directing::Never,
+        }
+    }
 }
 
 /// Where Weir keeps what must survive a restart.
@@ -76,6 +105,14 @@ pub(super) struct StateArguments {
         env = "WEIR_STATE_DIR"
     )]
     pub(super) state_dir: PathBuf,
+    /// Where the settings of /proc/sys/net can be written, if not there
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/proc/sys/net",
+        env = "WEIR_SYSCTL_ROOT"
+    )]
+    sysctl_root: PathBuf,
 }
 
 impl NodeArguments {
@@ -84,7 +121,7 @@ impl NodeArguments {
         Ok(Node {
             name: self.name()?,
             labels: self.node_labels.iter().cloned().collect::<BTreeMap<_, _>>(),
-            stands_alone: true,
+            directing: self.role.directing(),
         })
     }
 
@@ -114,13 +151,14 @@ impl AgentArguments {
     }
 
     async fn serve(self) -> anyhow::Result<()> {
-        let node = Node {
-            stands_alone: self.manifests.is_some(),
-            ..self.node.node()?
-        };
+        let mut node = self.node.node()?;
+        if self.manifests.is_none() && node.directing == Directing::AlsoAlone {
+            node.directing = Directing::InGroups;
+        }
         let node_name = node.name.clone();
         let store = KernelTable::open()?;
         let (ledger, found) = Ledger::open(&self.state.state_dir)?;
+        let host = self.state.host()?;
         if let Some(warning) = self.state.damage(found) {
             warn!("{warning}");
         }
@@ -134,7 +172,7 @@ impl AgentArguments {
         cancel_on_signal(&shutdown)?;
         let (events, received) = mpsc::channel(EVENTS);
         let (reports, published) = watch::channel(Report::default());
-        let reconciler = Reconciler::new(node, ledger, store, self.exclusive);
+        let reconciler = Reconciler::new(node, ledger, store, host, self.exclusive, self.node.mark_mask);
         let agent = Agent::new(reconciler, self.audit_interval, reports).run(received, shutdown.clone());
 
         match self.manifests {
@@ -155,6 +193,11 @@ impl AgentArguments {
 }
 
 impl StateArguments {
+    /// The node around the table.
+    pub(super) fn host(&self) -> Result<KernelHost, HostError> {
+        KernelHost::open(&self.sysctl_root, &self.state_dir)
+    }
+
     /// What has to be known about the state in which a ledger was found.
     pub(super) fn damage(&self, found: LedgerState) -> Option<String> {
         match found {

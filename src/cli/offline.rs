@@ -1,5 +1,6 @@
 //! `weir check`, `plan` and `apply`: manifests without an agent.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
@@ -7,17 +8,21 @@ use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
+use crate::host::preflight::{self, Check};
+use crate::host::{self, Current, HostError, HostState, HostStore};
 use crate::ipvs::{KernelTable, TableStore as _, diff};
 use crate::ledger::{Entries, Ledger};
-use crate::plan::{Finding, Node, Plan, Role, Scope, Snapshot, plan};
+use crate::plan::{
+    Finding, NamespacedName, Node, NodeNeeds, Plan, Role, Scope, Snapshot, group_needs, node_needs, plan,
+};
 use crate::reconcile::Reconciler;
 use crate::source::folder::{FolderReading, read_paths};
-use crate::source::manifest::Level;
+use crate::source::manifest::{Diagnostic, Level};
 
 use crate::telemetry::colours;
 
 use super::agent::{NodeArguments, StateArguments};
-use super::view::{self, PlannedChange, counted};
+use super::view::{self, PlannedChange, PlannedStep, counted};
 use super::{DIFFERENCES, FAILED, OK, OutputFormat};
 
 /// Where manifests are.
@@ -28,58 +33,105 @@ struct ManifestArguments {
     paths: Vec<PathBuf>,
 }
 
-impl ManifestArguments {
-    /// Reads them and shows what is wrong; errors always, remarks only where they are asked for.
-    fn read(&self, remarks: bool) -> FolderReading {
-        let reading = read_paths(&self.paths);
-        let colours = colours(&io::stderr());
-        for diagnostic in &reading.diagnostics {
-            if remarks || diagnostic.level == Level::Error {
-                eprintln!("{}\n", diagnostic.draw(colours).trim_end());
-            }
+/// Reads manifests and shows what is wrong; errors always, remarks only where they are asked for.
+fn read(paths: &[PathBuf], remarks: bool) -> FolderReading {
+    let reading = read_paths(paths);
+    let colours = colours(&io::stderr());
+    for diagnostic in &reading.diagnostics {
+        if remarks || diagnostic.level == Level::Error {
+            eprintln!("{}\n", diagnostic.draw(colours).trim_end());
         }
-        reading
     }
+    reading
 }
 
-/// Check manifests: syntax, fields, values and rules
+/// Check manifests, and this node
 ///
-/// The same checks that the Kubernetes API server makes with the same messages, and those of the manifest itself.
-/// Neither a kernel with IPVS nor a Kubernetes API is needed. Ends with 1 if anything is wrong.
+/// Manifests: the same checks of syntax, fields, values and rules that the Kubernetes API server makes with the same
+/// messages, and those of the manifest itself; neither a kernel with IPVS nor a Kubernetes API is needed. With --node
+/// what about this host stands in the way of what they ask of it: capabilities, modules, settings, other people's rules.
+/// Ends with 1 if anything is wrong.
 #[derive(Debug, Args)]
 pub(super) struct CheckArguments {
+    /// A manifest, a folder of manifests, or - for standard input; may be given several times
+    #[arg(
+        short = 'f',
+        long = "filename",
+        value_name = "PATH",
+        required_unless_present = "this_node"
+    )]
+    paths: Vec<PathBuf>,
+    /// Check this host, too
+    #[arg(long = "node")]
+    this_node: bool,
     #[command(flatten)]
-    manifests: ManifestArguments,
+    node: NodeArguments,
+    #[command(flatten)]
+    state: StateArguments,
 }
 
 impl CheckArguments {
     pub(super) fn run(self) -> anyhow::Result<u8> {
-        let reading = self.manifests.read(true);
-        let errors = reading
-            .diagnostics
-            .iter()
-            .filter(|diagnostic| diagnostic.level == Level::Error)
-            .count();
-        let mut summary = format!(
-            "{} in {}: {}",
-            counted(reading.updates.len(), "object"),
-            counted(reading.files, "file"),
-            if errors == 0 {
-                "good".to_owned()
-            } else {
-                counted(errors, "error")
+        let mut good = true;
+        let mut snapshot = Snapshot::new(self.node.mark_mask);
+        if !self.paths.is_empty() {
+            let reading = read(&self.paths, true);
+            good &= !reading.has_errors();
+            view::print(&reading_summary(&reading))?;
+            for update in reading.updates {
+                snapshot.update(update);
             }
-        );
-        let remarks = reading.diagnostics.len() - errors;
-        if remarks > 0 {
-            summary += &format!(", {}", counted(remarks, "remark"));
         }
-        if reading.skipped > 0 {
-            summary += &format!("; {} not Weir's", counted(reading.skipped, "object"));
+        if self.this_node {
+            let checks = self.check_node(&snapshot)?;
+            good &= checks.iter().all(|check| check.result.is_ok());
+            view::print(&view::checks_text(&checks, colours(&io::stdout())))?;
         }
-        view::print(&(summary + "\n"))?;
-        Ok(if errors == 0 { OK } else { FAILED })
+        Ok(if good { OK } else { FAILED })
     }
+
+    fn check_node(&self, snapshot: &Snapshot) -> anyhow::Result<Vec<Check>> {
+        let node = self.node.node()?;
+        let mut host = self.state.host()?;
+        let HostPlan { current, desired, .. } =
+            plan_host(snapshot, &node, &plan(snapshot, &node, &Scope::All), &mut host)?;
+        let inspection = host.inspect(&preflight::settings(&current.network))?;
+        let table = KernelTable::open().and_then(|mut table| table.info());
+        let ipvs = Check {
+            subject: "IPVS".into(),
+            result: match table {
+                Ok(info) => Ok(format!("version {}", info.version_words()).into()),
+                Err(error) => Err(format!("{:#}", anyhow::Error::from(error)).into()),
+            },
+        };
+        let mut checks = vec![ipvs];
+        checks.extend(preflight::preflight(&inspection, &current, &desired));
+        Ok(checks)
+    }
+}
+
+/// "3 objects in 2 files: good, 1 remark; 1 object not Weir's".
+fn reading_summary(reading: &FolderReading) -> String {
+    let is_error = |diagnostic: &&Diagnostic| diagnostic.level == Level::Error;
+    let errors = reading.diagnostics.iter().filter(is_error).count();
+    let verdict = if errors == 0 {
+        "good".to_owned()
+    } else {
+        counted(errors, "error")
+    };
+    let mut summary = format!(
+        "{} in {}: {verdict}",
+        counted(reading.updates.len(), "object"),
+        counted(reading.files, "file"),
+    );
+    let remarks = reading.diagnostics.len() - errors;
+    if remarks > 0 {
+        summary += &format!(", {}", counted(remarks, "remark"));
+    }
+    if reading.skipped > 0 {
+        summary += &format!("; {} not Weir's", counted(reading.skipped, "object"));
+    }
+    summary + "\n"
 }
 
 /// What a table is to become, and on which node: the same for looking and for doing.
@@ -96,7 +148,7 @@ struct WishArguments {
     exclusive: bool,
 }
 
-/// Show what manifests would change in this kernel's IPVS table
+/// Show what manifests would change in this kernel's IPVS table and around it
 ///
 /// Signs: + add, ~ change, - delete. The manifests are the whole wish: an entry that Weir made and they do not ask
 /// for would be deleted. Entries that Weir did not make stay. Nothing is changed.
@@ -116,20 +168,54 @@ pub(super) struct PlanArguments {
 #[derive(Debug, Serialize)]
 struct PlanView {
     changes: Vec<PlannedChange>,
+    /// What happens around the table.
+    around: Vec<PlannedStep>,
     findings: Vec<String>,
+}
+
+/// What there is around the table and what there should be, and what is to be said about that.
+struct HostPlan {
+    current: Current,
+    desired: HostState,
+    findings: BTreeMap<NamespacedName, Vec<Finding>>,
+}
+
+fn plan_host(
+    snapshot: &Snapshot,
+    node: &Node,
+    plan: &Plan,
+    host: &mut impl HostStore,
+) -> Result<HostPlan, HostError> {
+    let of_groups = group_needs(snapshot, node);
+    let names = of_groups.sysctls.keys().map(|name| &**name);
+    let current = host.read(&mut names.chain(host::SYSCTLS))?;
+    let NodeNeeds { needs, findings } = node_needs(snapshot, node, &current.network, &Scope::All, plan);
+    let desired = host::desired(needs.values().chain([&of_groups]), &current);
+    Ok(HostPlan {
+        current,
+        desired,
+        findings,
+    })
 }
 
 impl PlanArguments {
     pub(super) fn run(self) -> anyhow::Result<u8> {
-        let reading = self.wish.manifests.read(false);
+        let reading = read(&self.wish.manifests.paths, false);
         let failed = reading.has_errors();
-        let mut snapshot = Snapshot::default();
+        let mut snapshot = Snapshot::new(self.wish.node.mark_mask);
         for update in reading.updates {
             snapshot.update(update);
         }
         let node = self.wish.node.node()?;
-        let Plan { table, findings, .. } = plan(&snapshot, &node, &Scope::All);
-        let findings: Vec<Finding> = findings.into_values().flatten().chain(valid(&snapshot)).collect();
+        let plan = plan(&snapshot, &node, &Scope::All);
+        let host = plan_host(&snapshot, &node, &plan, &mut self.wish.state.host()?)?;
+        let steps = host::diff(&host.current, &host.desired, failed);
+        let Plan { table, findings, .. } = plan;
+        let findings = [findings, host.findings]
+            .into_iter()
+            .flat_map(BTreeMap::into_values)
+            .flatten();
+        let findings: Vec<Finding> = findings.chain(valid(&snapshot)).collect();
         let (owned, found) = Entries::read(&self.wish.state.state_dir)?;
         tell_damage(self.wish.state.damage(found));
         let current = KernelTable::open()?.list()?;
@@ -142,16 +228,23 @@ impl PlanArguments {
         }
         tell_roles(&snapshot, &node);
         let changes = view::planned(&current, &changes);
-        let differences = !changes.is_empty();
+        let around = view::planned_around(&steps);
+        let differences = !changes.is_empty() || !around.is_empty();
         match self.output {
             OutputFormat::Text => {
                 print_findings(&findings);
-                let text = view::plan_text(&changes, colours(&io::stdout())) + &view::plan_summary(&changes);
-                view::print(&text)?;
+                let colours = colours(&io::stdout());
+                let text = view::plan_text(&changes, colours) + &view::around_text(&around, colours);
+                view::print(&(text + &view::plan_summary(&changes, &around)))?;
             }
             format => {
                 let findings = findings.iter().map(ToString::to_string).collect();
-                view::print_value(&PlanView { changes, findings }, format)?;
+                let plan = PlanView {
+                    changes,
+                    around,
+                    findings,
+                };
+                view::print_value(&plan, format)?;
             }
         }
         Ok(match (failed, differences && self.detailed_exit_code) {
@@ -162,7 +255,7 @@ impl PlanArguments {
     }
 }
 
-/// Make this kernel's IPVS table as manifests say, once
+/// Make this kernel's IPVS table and what is around it as manifests say, once
 ///
 /// Programs what `weir plan` shows and ends; `weir agent` keeps it so. The manifests are the whole wish: an entry
 /// that Weir made and they do not ask for is deleted. Entries that Weir did not make stay. Ends with 1 if a manifest
@@ -178,13 +271,20 @@ pub(super) struct ApplyArguments {
 
 impl ApplyArguments {
     pub(super) fn run(self) -> anyhow::Result<u8> {
-        let reading = self.wish.manifests.read(false);
+        let reading = read(&self.wish.manifests.paths, false);
         let failed = reading.has_errors();
         let store = KernelTable::open()?;
         let (ledger, found) = Ledger::open(&self.wish.state.state_dir)?;
         tell_damage(self.wish.state.damage(found));
         let node = self.wish.node.node()?;
-        let mut reconciler = Reconciler::new(node.clone(), ledger, store, self.wish.exclusive);
+        let mut reconciler = Reconciler::new(
+            node.clone(),
+            ledger,
+            store,
+            self.wish.state.host()?,
+            self.wish.exclusive,
+            self.wish.node.mark_mask,
+        );
         // A bad manifest must not take away what an earlier, good form of it has programmed.
         reconciler.keep_everything(failed);
         for update in reading.updates {
@@ -192,26 +292,33 @@ impl ApplyArguments {
         }
         let (current, pass) = reconciler.pass_once().context("nothing has been changed")?;
         print_findings(&reconciler.findings().into_iter().collect::<Vec<_>>());
+        let of_the_table = pass.changes.len() - pass.failures.len();
+        let refused =
+            pass.failures.len() + reconciler.host_failures().len() + reconciler.table_failures().len();
         let mut text = String::new();
         if self.verbose {
-            text = view::plan_text(&view::planned(&current, &pass.changes), colours(&io::stdout()));
+            let colours = colours(&io::stdout());
+            text = view::plan_text(&view::planned(&current, &pass.changes), colours)
+                + &view::around_text(&view::planned_around(&pass.steps), colours);
         }
         text += &format!(
             "{} applied, {} refused.\n",
-            counted(pass.changes.len() - pass.failures.len(), "change"),
-            pass.failures.len()
+            counted(of_the_table + pass.steps.len(), "change"),
+            refused
         );
         view::print(&text)?;
         for failure in &pass.failures {
             eprintln!("error: {failure}");
         }
+        for failure in reconciler.host_failures() {
+            eprintln!("error: {failure}");
+        }
+        for failure in reconciler.table_failures() {
+            eprintln!("error: {failure}");
+        }
         tell_withheld(pass.withheld.len());
         tell_roles(reconciler.snapshot(), &node);
-        Ok(if failed || !pass.failures.is_empty() {
-            FAILED
-        } else {
-            OK
-        })
+        Ok(if failed || refused > 0 { FAILED } else { OK })
     }
 }
 

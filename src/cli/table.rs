@@ -24,11 +24,7 @@ impl TableArguments {
         let listing = table.listing()?;
         match self.output {
             OutputFormat::Text => {
-                view::print(&view::table_text(
-                    info.version,
-                    info.connection_table_size,
-                    &listing,
-                ))?;
+                view::print(&view::table_text(&info, &listing))?;
             }
             format => {
                 let services: Vec<ServiceView> = listing.iter().map(ServiceView::of).collect();

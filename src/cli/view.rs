@@ -5,9 +5,11 @@ use std::io::{self, Write as _};
 
 use serde::Serialize;
 
+use crate::host::preflight::Check;
+use crate::host::{HostChange, Steps};
 use crate::ipvs::{
-    Change, Destination, Family, Granularity, ListedService, Persistence, Scheduler, Service, ServiceKey,
-    Table,
+    Change, Destination, Family, Granularity, Info, ListedService, Persistence, Scheduler, Service,
+    ServiceKey, Table,
 };
 
 use super::OutputFormat;
@@ -185,7 +187,7 @@ fn transition(before: &str, after: &str) -> String {
 }
 
 /// "Plan: 1 service to add, 0 to change, 2 to delete; 3 destinations to add, 1 to change, 0 to delete."
-pub(super) fn plan_summary(changes: &[PlannedChange]) -> String {
+pub(super) fn plan_summary(changes: &[PlannedChange], around: &[PlannedStep]) -> String {
     let count = |act: Act, destinations: bool| {
         let same =
             |change: &&PlannedChange| change.act == act && change.destination.is_some() == destinations;
@@ -199,11 +201,71 @@ pub(super) fn plan_summary(changes: &[PlannedChange]) -> String {
             count(Act::Delete, destinations)
         )
     };
+    let around = match around.len() {
+        0 => String::new(),
+        steps => format!("; {} around the table", counted(steps, "step")),
+    };
     format!(
-        "Plan: {}; {}.\n",
+        "Plan: {}; {}{around}.\n",
         part("service", false),
         part("destination", true)
     )
+}
+
+/// What was looked at on a node, a line each, problems last.
+pub(super) fn checks_text(checks: &[Check], colours: bool) -> String {
+    let mut text = String::new();
+    let (good, bad): (Vec<_>, Vec<_>) = checks.iter().partition(|check| check.result.is_ok());
+    for (word, colour, checks) in [("good", "\x1b[32m", good), ("problem", "\x1b[31m", bad)] {
+        let (on, off) = if colours { (colour, "\x1b[0m") } else { ("", "") };
+        for check in checks {
+            let _ = writeln!(text, "{on}{word:<8}{off} {check}");
+        }
+    }
+    text
+}
+
+/// One line of what happens around the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct PlannedStep {
+    /// What happens.
+    pub(super) act: Act,
+    /// To what.
+    pub(super) what: String,
+}
+
+/// Steps around the table as lines. Who hears of an address follows from where it is.
+pub(super) fn planned_around(steps: &Steps) -> Vec<PlannedStep> {
+    let line = |change: &HostChange| {
+        let (act, what) = match change {
+            HostChange::SetSysctl { name, value } => (Act::Change, format!("{name} = {value}")),
+            HostChange::RestoreSysctl { name } => (Act::Change, format!("{name} as it was")),
+            HostChange::AddLink { name, kind } => (Act::Add, format!("link {name} ({kind})")),
+            HostChange::DeleteLink { name } => (Act::Delete, format!("link {name}")),
+            HostChange::AddAddress(bound) => (Act::Add, format!("address {bound}")),
+            HostChange::DeleteAddress(bound) => (Act::Delete, format!("address {bound}")),
+            HostChange::OpenGuePort(port) => (Act::Add, port.to_string()),
+            HostChange::CloseGuePort(port) => (Act::Delete, port.to_string()),
+            HostChange::ChangeRules(transaction) => (Act::Change, format!("nftables: {transaction}")),
+            HostChange::Announce(_) => return None,
+        };
+        Some(PlannedStep { act, what })
+    };
+    steps.all().filter_map(line).collect()
+}
+
+/// Lines of [`planned_around`] as text.
+pub(super) fn around_text(around: &[PlannedStep], colours: bool) -> String {
+    let mut text = String::new();
+    for PlannedStep { act, what } in around {
+        let (on, off) = if colours {
+            (act.colour(), "\x1b[0m")
+        } else {
+            ("", "")
+        };
+        let _ = writeln!(text, "{on}{} {what}{off}", act.sign());
+    }
+    text
 }
 
 /// "1 service", "2 services".
@@ -281,12 +343,13 @@ fn destination_words(destination: &Destination) -> String {
 }
 
 /// The table in the columns of `ipvsadm -Ln`.
-pub(super) fn table_text(version: u32, size: u32, listing: &[ListedService]) -> String {
-    let [_, major, minor, patch] = version.to_be_bytes();
+pub(super) fn table_text(info: &Info, listing: &[ListedService]) -> String {
     let mut text = format!(
-        "IP Virtual Server version {major}.{minor}.{patch} (size={size})\n\
+        "IP Virtual Server version {} (size={})\n\
          Prot LocalAddress:Port Scheduler Flags\n\
-         \x20 -> RemoteAddress:Port           Forward Weight ActiveConn InActConn\n"
+         \x20 -> RemoteAddress:Port           Forward Weight ActiveConn InActConn\n",
+        info.version_words(),
+        info.connection_table_size
     );
     for service in listing {
         let words = service_words(service.key.family(), &service.service);

@@ -5,7 +5,10 @@ use std::collections::btree_map;
 use super::diff::Change;
 use super::netlink::IpvsError;
 use super::outcome::{ChangeError, Failure, Outcome};
-use super::table::{Destination, DestinationKey, Entry, Family, Service, ServiceKey, Table, Timeouts};
+use super::table::{
+    Destination, DestinationKey, Entry, Family, Service, ServiceKey, SyncDaemon, SyncDaemonRole, Table,
+    Timeouts,
+};
 use super::{ForwardingMethod, Scheduler, TableStore};
 
 /// A table that behaves as the kernel's does, for tests and for planning against a table that is not there.
@@ -17,6 +20,8 @@ pub struct MemoryTable {
     pub missing_schedulers: Vec<Scheduler>,
     /// The connection timeouts.
     pub timeouts: Timeouts,
+    /// The sync daemons.
+    pub daemons: Vec<SyncDaemon>,
 }
 
 impl MemoryTable {
@@ -142,6 +147,20 @@ impl TableStore for MemoryTable {
 
     fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), IpvsError> {
         self.timeouts = timeouts.over(&self.timeouts);
+        Ok(())
+    }
+
+    fn daemons(&mut self) -> Result<Vec<SyncDaemon>, IpvsError> {
+        Ok(self.daemons.clone())
+    }
+
+    fn start_daemon(&mut self, daemon: &SyncDaemon) -> Result<(), IpvsError> {
+        self.daemons.push(daemon.clone());
+        Ok(())
+    }
+
+    fn stop_daemon(&mut self, role: SyncDaemonRole) -> Result<(), IpvsError> {
+        self.daemons.retain(|daemon| daemon.role != role);
         Ok(())
     }
 

@@ -67,6 +67,27 @@ pub trait TableStore {
     /// The kernel refused them.
     fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), IpvsError>;
 
+    /// The sync daemons that run (`ipvsadm -L --daemon`): at most one of each role.
+    ///
+    /// # Errors
+    ///
+    /// The kernel could not be asked.
+    fn daemons(&mut self) -> Result<Vec<SyncDaemon>, IpvsError>;
+
+    /// Starts a sync daemon (`ipvsadm --start-daemon`).
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if one of this role runs, `ENODEV` without the interface.
+    fn start_daemon(&mut self, daemon: &SyncDaemon) -> Result<(), IpvsError>;
+
+    /// Stops the sync daemon of a role (`ipvsadm --stop-daemon`).
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` if none runs.
+    fn stop_daemon(&mut self, role: SyncDaemonRole) -> Result<(), IpvsError>;
+
     /// Makes changes in their order, and goes on after a failed one where later changes do not depend on it.
     fn apply(&mut self, changes: &[Change]) -> Outcome;
 }

@@ -63,6 +63,14 @@ pub struct Info {
     pub connection_table_size: u32,
 }
 
+impl Info {
+    /// The version as people write it: `1.2.1`.
+    pub fn version_words(&self) -> String {
+        let [_, major, minor, patch] = self.version.to_be_bytes();
+        format!("{major}.{minor}.{patch}")
+    }
+}
+
 /// The kernel's table.
 #[derive(Debug)]
 pub struct KernelTable {
@@ -186,46 +194,6 @@ impl KernelTable {
         Ok(())
     }
 
-    /// The sync daemons that run (`ipvsadm -L --daemon`).
-    ///
-    /// # Errors
-    ///
-    /// The kernel could not be asked.
-    pub fn daemons(&mut self) -> Result<Vec<SyncDaemon>, IpvsError> {
-        let mut daemons = Vec::new();
-        self.request(
-            "list the sync daemons",
-            command::GET_DAEMON,
-            flags::DUMP,
-            |_| {},
-            |payload| {
-                daemons.extend(wire::read_daemon(GenericFamily::attributes(payload)));
-            },
-        )?;
-        daemons.sort_by_key(|daemon| daemon.role);
-        Ok(daemons)
-    }
-
-    /// Starts a sync daemon (`ipvsadm --start-daemon`).
-    ///
-    /// # Errors
-    ///
-    /// `EEXIST` if one of this role runs, `ENODEV` without the interface.
-    pub fn start_daemon(&mut self, daemon: &SyncDaemon) -> Result<(), IpvsError> {
-        let write = |message: &mut MessageWriter<'_>| wire::write_daemon(message, daemon);
-        self.request("start a sync daemon", command::NEW_DAEMON, 0, write, |_| {})
-    }
-
-    /// Stops the sync daemon of a role (`ipvsadm --stop-daemon`).
-    ///
-    /// # Errors
-    ///
-    /// `ESRCH` if none runs.
-    pub fn stop_daemon(&mut self, role: SyncDaemonRole) -> Result<(), IpvsError> {
-        let write = |message: &mut MessageWriter<'_>| wire::write_daemon_role(message, role);
-        self.request("stop a sync daemon", command::DEL_DAEMON, 0, write, |_| {})
-    }
-
     /// Zeroes the counters of one service or of all (`ipvsadm -Z`).
     ///
     /// # Errors
@@ -341,6 +309,31 @@ impl TableStore for KernelTable {
     fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), IpvsError> {
         let write = |message: &mut MessageWriter<'_>| wire::write_timeouts(message, timeouts);
         self.request("set the timeouts", command::SET_CONFIG, 0, write, |_| {})
+    }
+
+    fn daemons(&mut self) -> Result<Vec<SyncDaemon>, IpvsError> {
+        let mut daemons = Vec::new();
+        self.request(
+            "list the sync daemons",
+            command::GET_DAEMON,
+            flags::DUMP,
+            |_| {},
+            |payload| {
+                daemons.extend(wire::read_daemon(GenericFamily::attributes(payload)));
+            },
+        )?;
+        daemons.sort_by_key(|daemon| daemon.role);
+        Ok(daemons)
+    }
+
+    fn start_daemon(&mut self, daemon: &SyncDaemon) -> Result<(), IpvsError> {
+        let write = |message: &mut MessageWriter<'_>| wire::write_daemon(message, daemon);
+        self.request("start a sync daemon", command::NEW_DAEMON, 0, write, |_| {})
+    }
+
+    fn stop_daemon(&mut self, role: SyncDaemonRole) -> Result<(), IpvsError> {
+        let write = |message: &mut MessageWriter<'_>| wire::write_daemon_role(message, role);
+        self.request("stop a sync daemon", command::DEL_DAEMON, 0, write, |_| {})
     }
 
     /// A destination whose service could not be added is refused by the kernel as "not there"; it is reported as

@@ -346,6 +346,21 @@ pub struct SyncDaemon {
     pub ttl: Option<u8>,
 }
 
+impl SyncDaemon {
+    /// A daemon that leaves all else to the kernel.
+    pub fn new(role: SyncDaemonRole, interface: &str, sync_id: u8) -> Self {
+        Self {
+            role,
+            interface: interface.into(),
+            sync_id,
+            max_length: None,
+            group: None,
+            port: None,
+            ttl: None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,8 @@ use crate::ipvs::{
 };
 
 use super::finding::{Finding, NamespacedName, ObjectRef, Reason};
-use super::snapshot::{Snapshot, service_keys};
+use super::services::{KernelService, services};
+use super::snapshot::Snapshot;
 use super::validated::{
     AdminState, Listen, ValidatedBackend, ValidatedFallback, ValidatedPersistence, ValidatedRealServer,
     ValidatedVirtualService,
@@ -24,29 +25,35 @@ pub(super) struct Wanted {
 }
 
 /// Plans one virtual service for a node that is its active director.
-pub(super) fn want(snapshot: &Snapshot, name: &NamespacedName, service: &ValidatedVirtualService) -> Wanted {
+pub(super) fn want(
+    snapshot: &Snapshot,
+    name: &NamespacedName,
+    service: &ValidatedVirtualService,
+    synchronized: bool,
+) -> Wanted {
     let mut wanted = Wanted::default();
+    let wish = Wish {
+        name,
+        service,
+        synchronized,
+    };
     let selected = select(snapshot, name, service, &mut wanted.findings);
-    for key in service_keys(service) {
-        match snapshot.holder(&key).filter(|holder| *holder != name) {
-            Some(holder) => wanted.findings.push(Finding::new(
-                ObjectRef::virtual_service(name),
-                "",
-                Reason::Conflict,
-                format!(
-                    "{key} belongs to VirtualService {holder}, which was there first: remove one of the two"
-                ),
-            )),
-            None => {
-                let entry = entry(&key, name, service, &selected, &mut wanted.findings);
-                wanted.entries.push((key, entry));
-            }
-        }
+    for KernelService { key, .. } in services(snapshot, name, service, &mut wanted.findings) {
+        let entry = entry(&key, &wish, &selected, &mut wanted.findings);
+        wanted.entries.push((key, entry));
     }
     // The same real server is looked at for every key, and what is wrong with it is the same for all.
     wanted.findings.sort();
     wanted.findings.dedup();
     wanted
+}
+
+/// A virtual service whose table is planned.
+struct Wish<'a> {
+    name: &'a NamespacedName,
+    service: &'a ValidatedVirtualService,
+    /// Whether directors pass connections to each other.
+    synchronized: bool,
 }
 
 /// A real server with the backend that selected it.
@@ -86,13 +93,8 @@ fn select<'a>(
     selected
 }
 
-fn entry(
-    key: &ServiceKey,
-    name: &NamespacedName,
-    service: &ValidatedVirtualService,
-    selected: &[Selected<'_>],
-    findings: &mut Vec<Finding>,
-) -> Entry {
+fn entry(key: &ServiceKey, wish: &Wish<'_>, selected: &[Selected<'_>], findings: &mut Vec<Finding>) -> Entry {
+    let name = wish.name;
     let mut destinations = BTreeMap::new();
     let mut holders: BTreeMap<DestinationKey, &Arc<str>> = BTreeMap::new();
     for one in selected
@@ -105,7 +107,7 @@ fn entry(
                 name: one.name.clone(),
             })
         };
-        match destination(key, name, service, one) {
+        match destination(key, wish, one) {
             Err(Unfit { field, message }) => {
                 findings.push(Finding::new(object(), field, Reason::Mismatch, message));
             }
@@ -134,7 +136,7 @@ fn entry(
         .values()
         .all(|destination: &Destination| destination.weight == Weight::QUIESCED);
     // Looked at even while nobody needs it: what is wrong with it should not come out in an outage.
-    match fallback(key, name, service) {
+    match fallback(key, wish) {
         Err(Unfit { field, message }) => findings.push(Finding::new(
             ObjectRef::virtual_service(name),
             field,
@@ -145,7 +147,7 @@ fn entry(
         Ok(_) => {}
     }
     Entry {
-        service: kernel_service(key.family(), service),
+        service: kernel_service(key.family(), wish.service),
         destinations,
     }
 }
@@ -159,16 +161,17 @@ struct Unfit {
 /// The destination that a real server is, if it is one of this key's family.
 fn destination(
     key: &ServiceKey,
-    name: &NamespacedName,
-    service: &ValidatedVirtualService,
+    wish: &Wish<'_>,
     one: &Selected<'_>,
 ) -> Result<Option<(DestinationKey, Destination)>, Unfit> {
+    let Wish { name, service, .. } = wish;
     let Selected { server, backend, .. } = one;
-    let forwarding = server.forwarding.unwrap_or(service.forwarding);
-    match family_fits(key, service, server.address, forwarding) {
+    let forwarding = server.forwarding.unwrap_or(service.forwarding).method;
+    match family_fits(key, wish, server.address, forwarding) {
         FamilyFits::Yes => {}
         FamilyFits::AnotherVip => return Ok(None),
-        FamilyFits::No => return Err(unfit_family(key, name, service, server.address)),
+        FamilyFits::No => return Err(unfit_family(key, wish, server.address)),
+        FamilyFits::NotWhileSynchronized => return Err(unfit_while_synchronized(key, wish, server.address)),
     }
     let asked = server.port.or(backend.target_port);
     let port = port_behind(key, service, forwarding, asked).map_err(|own| Unfit {
@@ -231,34 +234,33 @@ enum FamilyFits {
     AnotherVip,
     /// One of a family that no VIP has can only be reached through a tunnel.
     No,
+    /// And through that only while directors do not pass connections to each other, whose messages have one family.
+    NotWhileSynchronized,
 }
 
 fn family_fits(
     key: &ServiceKey,
-    service: &ValidatedVirtualService,
+    wish: &Wish<'_>,
     address: IpAddr,
     forwarding: ForwardingMethod,
 ) -> FamilyFits {
     let family = Family::of(address);
-    let some_vip_has_it = match &service.listen {
+    let some_vip_has_it = match &wish.service.listen {
         Listen::Addresses { addresses, .. } => addresses.iter().any(|vip| Family::of(*vip) == family),
         Listen::Mark { .. } => false,
     };
     match forwarding {
         _ if family == key.family() => FamilyFits::Yes,
         _ if some_vip_has_it => FamilyFits::AnotherVip,
+        ForwardingMethod::Tunnel(_) if wish.synchronized => FamilyFits::NotWhileSynchronized,
         ForwardingMethod::Tunnel(_) => FamilyFits::Yes,
         _ => FamilyFits::No,
     }
 }
 
 /// The same for every listener, so that it is said once.
-fn unfit_family(
-    key: &ServiceKey,
-    name: &NamespacedName,
-    service: &ValidatedVirtualService,
-    address: IpAddr,
-) -> Unfit {
+fn unfit_family(key: &ServiceKey, wish: &Wish<'_>, address: IpAddr) -> Unfit {
+    let Wish { name, service, .. } = wish;
     let family = Family::of(address);
     let message = match &service.listen {
         Listen::Addresses { .. } => format!(
@@ -276,6 +278,21 @@ fn unfit_family(
     }
 }
 
+fn unfit_while_synchronized(key: &ServiceKey, wish: &Wish<'_>, address: IpAddr) -> Unfit {
+    Unfit {
+        field: "spec.address",
+        message: format!(
+            "{address} is {}, and the kernel tunnels {} packets of VirtualService {} there only while no connections \
+             are passed to another director: give the real server an address of the same family, or take \
+             connectionSync out of DirectorGroup {}",
+            Family::of(address),
+            key.family(),
+            wish.name,
+            wish.service.director_group
+        ),
+    }
+}
+
 fn translates(forwarding: ForwardingMethod) -> bool {
     forwarding == ForwardingMethod::Masquerade
 }
@@ -289,33 +306,32 @@ fn method_word(forwarding: ForwardingMethod) -> &'static str {
 }
 
 /// The sorry server, if it is one of this key's family. It is reached as the virtual service's real servers are.
-fn fallback(
-    key: &ServiceKey,
-    name: &NamespacedName,
-    service: &ValidatedVirtualService,
-) -> Result<Option<(DestinationKey, Destination)>, Unfit> {
+fn fallback(key: &ServiceKey, wish: &Wish<'_>) -> Result<Option<(DestinationKey, Destination)>, Unfit> {
+    let service = wish.service;
     let Some(ValidatedFallback { address, port }) = service.fallback else {
         return Ok(None);
     };
-    match family_fits(key, service, address, service.forwarding) {
+    let misfit = |unfit| {
+        Err(Unfit {
+            field: "spec.fallback.address",
+            ..unfit
+        })
+    };
+    match family_fits(key, wish, address, service.forwarding.method) {
         FamilyFits::Yes => {}
         FamilyFits::AnotherVip => return Ok(None),
-        FamilyFits::No => {
-            return Err(Unfit {
-                field: "spec.fallback.address",
-                ..unfit_family(key, name, service, address)
-            });
-        }
+        FamilyFits::No => return misfit(unfit_family(key, wish, address)),
+        FamilyFits::NotWhileSynchronized => return misfit(unfit_while_synchronized(key, wish, address)),
     }
-    let port = port_behind(key, service, service.forwarding, port).map_err(|own| Unfit {
+    let port = port_behind(key, service, service.forwarding.method, port).map_err(|own| Unfit {
         field: "spec.fallback.port",
         message: format!(
             "{} cannot translate ports: port {} differs from {own}; leave the port out",
-            method_word(service.forwarding),
+            method_word(service.forwarding.method),
             port.unwrap_or(own)
         ),
     })?;
-    let destination = Destination::new(service.forwarding, 1);
+    let destination = Destination::new(service.forwarding.method, 1);
     Ok(Some((DestinationKey { address, port }, destination)))
 }
 

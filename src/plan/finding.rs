@@ -115,6 +115,8 @@ pub enum Reason {
     Empty,
     /// Values of two objects do not fit together.
     Mismatch,
+    /// All is as asked for, but has an effect that may surprise.
+    Notice,
 }
 
 impl Reason {
@@ -127,6 +129,7 @@ impl Reason {
             Self::NotFound => "NotFound",
             Self::Empty => "Empty",
             Self::Mismatch => "Mismatch",
+            Self::Notice => "Notice",
         }
     }
 }

@@ -9,17 +9,26 @@
 //! | `validate` | resources as written → validated, or remarks |
 //! | `validated` | what planning needs of a resource |
 //! | `snapshot`, `namespace` | all objects, and which virtual services a change concerns |
+//! | `scope` | the virtual services that a pass looks at |
+//! | `claims`, `marks` | who has which address, port and mark |
 //! | `roles` | the node, and its part in each director group |
+//! | `services` | one virtual service → the services of the kernel it is made of |
 //! | `desired` | one virtual service → entries of the kernel's table |
+//! | `needs` | virtual services → what they need of the node around its table |
 //! | `finding` | what is to be said about objects |
 //! | `interner` | texts that many objects share |
 //! | `small_set` | a set that mostly holds one thing |
 
+mod claims;
 mod desired;
 mod finding;
 mod interner;
+mod marks;
 mod namespace;
+mod needs;
 mod roles;
+mod scope;
+mod services;
 mod small_set;
 mod snapshot;
 pub mod validate;
@@ -30,9 +39,12 @@ use std::collections::BTreeMap;
 use crate::ipvs::{ServiceKey, Table, Timeouts};
 
 pub use finding::{Finding, Kind, NamespacedName, ObjectRef, Reason};
-pub use roles::{Node, Role};
+pub use marks::{MarkMask, MarkMaskError};
+pub use needs::{NodeNeeds, group_needs, node_needs, sync_daemon};
+pub use roles::{Directing, Node, Role};
+pub use scope::Scope;
 pub use small_set::SmallSet;
-pub use snapshot::{Form, Scope, Snapshot, Update};
+pub use snapshot::{Form, Snapshot, Update};
 
 /// What a node's kernel should hold for the virtual services of a scope.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -48,21 +60,26 @@ pub struct Plan {
 /// Plans the virtual services of a scope.
 pub fn plan(snapshot: &Snapshot, node: &Node, scope: &Scope) -> Plan {
     let mut plan = Plan::default();
-    match scope {
-        Scope::All => {
-            for (name, service) in snapshot.virtual_services() {
-                plan.add(snapshot, node, name, service);
-            }
-        }
-        Scope::Some(names) => {
-            for name in names {
-                if let Some(service) = snapshot.virtual_service(name) {
-                    plan.add(snapshot, node, name.clone(), service);
-                }
-            }
-        }
+    for (name, service) in in_scope(snapshot, scope) {
+        plan.add(snapshot, node, name, service);
     }
     plan
+}
+
+/// The virtual services of a scope that there are.
+fn in_scope<'a>(
+    snapshot: &'a Snapshot,
+    scope: &'a Scope,
+) -> impl Iterator<Item = (NamespacedName, &'a validated::ValidatedVirtualService)> {
+    let (all, some) = match scope {
+        Scope::All => (Some(snapshot.virtual_services()), None),
+        Scope::Some(names) => (None, Some(names)),
+    };
+    let named = some
+        .into_iter()
+        .flatten()
+        .filter_map(|name| Some((name.clone(), snapshot.virtual_service(name)?)));
+    all.into_iter().flatten().chain(named)
 }
 
 /// The connection timeouts the node should have: those of the first group, in the order of names, that has some
@@ -83,9 +100,17 @@ impl Plan {
         service: &validated::ValidatedVirtualService,
     ) {
         let (role, finding) = node.role_for(snapshot, &name, service);
-        let mut wanted = match role {
-            Role::Active => desired::want(snapshot, &name, service),
-            Role::Standby | Role::None => desired::Wanted::default(),
+        let group = snapshot.director_group(&service.director_group);
+        let balances = match role {
+            Role::Active => true,
+            Role::Standby => group.is_some_and(validated::ValidatedDirectorGroup::standby_keeps_table),
+            Role::None => false,
+        };
+        let mut wanted = if balances {
+            let synchronized = group.is_some_and(|group| group.connection_sync.is_some());
+            desired::want(snapshot, &name, service, synchronized)
+        } else {
+            desired::Wanted::default()
         };
         wanted.findings.extend(finding);
         for (key, entry) in wanted.entries {

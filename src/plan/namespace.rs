@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::finding::NamespacedName;
-use super::snapshot::Scope;
+use super::scope::Scope;
 use super::validated::{Label, Labels, Selector, ValidatedRealServer, ValidatedVirtualService};
 
 /// What a namespace holds. Virtual services select real servers of their own namespace only.

@@ -13,8 +13,20 @@ pub struct Node {
     pub name: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// Whether it may be director without any DirectorGroup, as a host with a folder of manifests may.
-    pub stands_alone: bool,
+    /// When it may be director.
+    pub directing: Directing,
+}
+
+/// When a node may be director.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Directing {
+    /// Where a DirectorGroup says so.
+    #[default]
+    InGroups,
+    /// There, and as long as nobody has any DirectorGroup: a host with a folder of manifests.
+    AlsoAlone,
+    /// Never: it is real server only.
+    Never,
 }
 
 /// A node's part in a director group.
@@ -36,7 +48,7 @@ impl Node {
             .iter()
             .map(|(key, value)| (key.as_str(), value.as_str()))
             .collect();
-        if !group.node_selector.matches(&labels) {
+        if self.directing == Directing::Never || !group.node_selector.matches(&labels) {
             return Role::None;
         }
         match &group.failover {
@@ -56,7 +68,10 @@ impl Node {
         if let Some(group) = snapshot.director_group(&service.director_group) {
             return (self.role(group), None);
         }
-        if self.stands_alone && !snapshot.knows_director_groups() {
+        if self.directing == Directing::Never {
+            return (Role::None, None);
+        }
+        if self.directing == Directing::AlsoAlone && !snapshot.knows_director_groups() {
             return (Role::Active, None);
         }
         let finding = Finding::new(

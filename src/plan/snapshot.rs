@@ -2,17 +2,18 @@
 //! concerns. What a change costs follows the change and not the number of objects.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use crate::ipvs::ServiceKey;
-
+use super::claims::{Claim, Claimed, Claims};
 use super::finding::{Finding, Kind, NamespacedName, ObjectRef, Reason};
 use super::interner::Interner;
+use super::marks::{MarkMask, MarkOwner, Marks};
 use super::namespace::Namespace;
-use super::small_set::SmallSet;
+use super::scope::Scope;
 use super::validate::Remark;
 use super::validated::{
-    Listen, Selector, ValidatedDirectorGroup, ValidatedRealServer, ValidatedVirtualService,
+    Listen, Ports, Selector, ValidatedDirectorGroup, ValidatedRealServer, ValidatedVirtualService,
 };
 
 /// What a source reports of one object.
@@ -42,51 +43,13 @@ pub enum Form {
     DirectorGroup(Box<ValidatedDirectorGroup>),
 }
 
-/// The virtual services that a pass looks at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scope {
-    /// Every one, and everything of ours in the kernel.
-    All,
-    /// These.
-    Some(BTreeSet<NamespacedName>),
-}
-
-impl Default for Scope {
-    fn default() -> Self {
-        Self::Some(BTreeSet::new())
-    }
-}
-
-impl Scope {
-    /// Whether there is nothing to look at.
-    pub fn is_empty(&self) -> bool {
-        matches!(self, Self::Some(names) if names.is_empty())
-    }
-
-    /// Adds a virtual service.
-    pub fn insert(&mut self, name: NamespacedName) {
-        if let Self::Some(names) = self {
-            names.insert(name);
-        }
-    }
-
-    /// Adds another scope.
-    pub fn extend(&mut self, other: Self) {
-        match (self, other) {
-            (Self::Some(names), Self::Some(others)) => names.extend(others),
-            (scope, Self::All) => *scope = Self::All,
-            (Self::All, _) => {}
-        }
-    }
-}
-
 /// All objects that a source has reported.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     namespaces: BTreeMap<Arc<str>, Namespace>,
     director_groups: BTreeMap<Arc<str>, ValidatedDirectorGroup>,
-    /// Who wants a service key; where several do, the first in order of precedence has it.
-    claims: BTreeMap<ServiceKey, SmallSet<Claim>>,
+    claims: Claims,
+    marks: Marks,
     /// Virtual services by director group.
     by_group: HashMap<Arc<str>, BTreeSet<NamespacedName>>,
     /// Findings of validation, for the few objects that have any.
@@ -94,15 +57,15 @@ pub struct Snapshot {
     texts: Interner,
 }
 
-/// A virtual service's wish for a service key, in order of precedence: the older first; without a time of
-/// creation, as in a manifest folder, in the order of names.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Claim {
-    created: Option<i64>,
-    name: NamespacedName,
-}
-
 impl Snapshot {
+    /// No objects yet; groups of listeners get marks of these bits.
+    pub fn new(mark_mask: MarkMask) -> Self {
+        Self {
+            marks: Marks::new(mark_mask),
+            ..Self::default()
+        }
+    }
+
     /// Takes in a report and says which virtual services it concerns.
     pub fn update(&mut self, update: Update) -> Scope {
         let mut scope = Scope::default();
@@ -188,6 +151,7 @@ impl Snapshot {
             None => {}
         }
         let labels = self.texts.labels(&server.labels);
+        let node_name = server.node_name.as_ref().map(|node| self.texts.intern(node));
         for label in &labels {
             namespace
                 .by_label
@@ -196,9 +160,14 @@ impl Snapshot {
                 .insert(name.name.clone());
         }
         namespace.touch_selecting(&name.namespace, &labels, scope);
-        namespace
-            .real_servers
-            .insert(name.name, ValidatedRealServer { labels, ..server });
+        namespace.real_servers.insert(
+            name.name,
+            ValidatedRealServer {
+                labels,
+                node_name,
+                ..server
+            },
+        );
     }
 
     fn remove(&mut self, object: &ObjectRef, scope: &mut Scope) {
@@ -232,14 +201,19 @@ impl Snapshot {
         scope: &mut Scope,
     ) {
         service.director_group = self.texts.intern(&service.director_group);
-        for key in service_keys(&service) {
-            let claims = self.claims.entry(key).or_default();
-            claims.insert(Claim {
+        for claimed in Claimed::all(&service) {
+            let claim = Claim {
                 created: service.created,
                 name: name.clone(),
-            });
-            touch_rivals(claims, scope);
+            };
+            self.claims.insert(claimed, claim);
+            self.touch_rivals(&claimed, scope);
         }
+        let changed = match &service.listen {
+            Listen::Mark { mark, .. } => self.marks.reserve(*mark),
+            Listen::Addresses { .. } => self.marks.insert(mark_owners(&name, &service)),
+        };
+        changed.into_iter().for_each(|name| scope.insert(name));
         self.by_group
             .entry(service.director_group.clone())
             .or_default()
@@ -266,18 +240,19 @@ impl Snapshot {
             namespace.selecting_set(&backend.selector).remove(&name.name);
             namespace.drop_empty_selecting(&backend.selector);
         }
-        for key in service_keys(&service) {
-            if let Some(claims) = self.claims.get_mut(&key) {
-                touch_rivals(claims, scope);
-                claims.remove(&Claim {
-                    created: service.created,
-                    name: name.clone(),
-                });
-                if claims.is_empty() {
-                    self.claims.remove(&key);
-                }
-            }
+        for claimed in Claimed::all(&service) {
+            self.touch_rivals(&claimed, scope);
+            let claim = Claim {
+                created: service.created,
+                name: name.clone(),
+            };
+            self.claims.remove(claimed, &claim);
         }
+        let changed = match &service.listen {
+            Listen::Mark { mark, .. } => self.marks.release(*mark),
+            Listen::Addresses { .. } => self.marks.remove(mark_owners(name, &service)),
+        };
+        changed.into_iter().for_each(|name| scope.insert(name));
         if let Some(names) = self.by_group.get_mut(&service.director_group) {
             names.remove(name);
             if names.is_empty() {
@@ -342,9 +317,38 @@ impl Snapshot {
         self.director_groups.iter()
     }
 
-    /// The virtual service that has a key, where several want it.
-    pub fn holder(&self, key: &ServiceKey) -> Option<&NamespacedName> {
-        self.claims.get(key)?.iter().next().map(|claim| &claim.name)
+    /// The virtual service that has something which several may want.
+    pub(super) fn holder(&self, claimed: &Claimed) -> Option<&NamespacedName> {
+        self.claims.holder(claimed)
+    }
+
+    /// Marks everybody who wants something of what several want: any of them may now have it, or no longer.
+    fn touch_rivals(&self, claimed: &Claimed, scope: &mut Scope) {
+        if self.claims.rivals(claimed).nth(1).is_some() {
+            for claim in self.claims.rivals(claimed) {
+                scope.insert(claim.name.clone());
+            }
+        }
+    }
+
+    /// The mark of a virtual service's group of listeners, or of one of its ranges of ports. There is none where all
+    /// marks are given.
+    pub(super) fn mark(
+        &self,
+        name: &NamespacedName,
+        service: &ValidatedVirtualService,
+        ports: Option<Ports>,
+    ) -> Option<NonZeroU32> {
+        self.marks.get(&MarkOwner {
+            created: service.created,
+            service: name.clone(),
+            ports,
+        })
+    }
+
+    /// The bits of Weir's own marks.
+    pub fn mark_mask(&self) -> MarkMask {
+        self.marks.mask()
     }
 
     /// The real servers of a namespace that a selector selects, in the order of their names.
@@ -429,31 +433,19 @@ impl Snapshot {
     }
 }
 
-/// The keys a virtual service wants, each once.
-pub(super) fn service_keys(service: &ValidatedVirtualService) -> Vec<ServiceKey> {
+/// What of a virtual service needs a mark of Weir's.
+fn mark_owners(name: &NamespacedName, service: &ValidatedVirtualService) -> Vec<MarkOwner> {
+    let owner = |ports| MarkOwner {
+        created: service.created,
+        service: name.clone(),
+        ports,
+    };
     match &service.listen {
-        Listen::Mark { family, mark } => vec![ServiceKey::Mark {
-            family: *family,
-            mark: *mark,
-        }],
-        Listen::Addresses { addresses, ports } => addresses
-            .iter()
-            .flat_map(|address| {
-                ports.iter().map(|(protocol, port)| ServiceKey::Address {
-                    protocol: *protocol,
-                    address: *address,
-                    port: *port,
-                })
-            })
-            .collect(),
-    }
-}
-
-/// Marks everybody who wants a key that several want: any of them may now have it, or no longer.
-fn touch_rivals(claims: &SmallSet<Claim>, scope: &mut Scope) {
-    if claims.iter().len() > 1 {
-        for claim in claims.iter() {
-            scope.insert(claim.name.clone());
+        Listen::Mark { .. } => Vec::new(),
+        Listen::Addresses { grouped: true, .. } => vec![owner(None)],
+        Listen::Addresses { ports, .. } => {
+            let ranges = ports.iter().filter(|ports| ports.is_range());
+            ranges.map(|ports| owner(Some(*ports))).collect()
         }
     }
 }

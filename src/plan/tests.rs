@@ -13,7 +13,7 @@ fn node(name: &str, role: &str) -> Node {
     Node {
         name: name.to_owned(),
         labels: [("role".to_owned(), role.to_owned())].into(),
-        stands_alone: false,
+        directing: Directing::InGroups,
     }
 }
 
@@ -92,7 +92,7 @@ fn a_node_has_a_part_by_its_labels_and_is_active_by_the_failover() {
 fn a_scope_is_planned_and_nothing_else() {
     let mut snapshot = Snapshot::default();
     let lone = Node {
-        stands_alone: true,
+        directing: Directing::AlsoAlone,
         ..node("host", "any")
     };
     let one = put_service(&mut snapshot, "one", "10.0.0.200");

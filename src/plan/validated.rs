@@ -1,11 +1,13 @@
 //! Resources that passed validation, in the form that planning needs: parsed, in range, and small, since an agent
 //! holds a hundred thousand of them.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::host::ArpSuppression;
 use crate::ipvs::{Family, ForwardingMethod, Protocol, Scheduler, SchedulerFlags};
 
 /// A VirtualService whose fields make sense.
@@ -24,7 +26,7 @@ pub struct ValidatedVirtualService {
     /// Whether and how a client stays with its destination.
     pub persistence: Option<ValidatedPersistence>,
     /// How packets get to real servers that do not say otherwise.
-    pub forwarding: ForwardingMethod,
+    pub forwarding: ValidatedForwarding,
     /// Where real servers come from.
     pub backends: Box<[ValidatedBackend]>,
     /// Who answers while no destination is usable.
@@ -41,15 +43,93 @@ pub enum Listen {
         /// The VIPs.
         addresses: Box<[IpAddr]>,
         /// Protocols and ports.
-        ports: Box<[(Protocol, u16)]>,
+        ports: Box<[Ports]>,
+        /// Whether all of them are one service of the kernel's.
+        grouped: bool,
     },
-    /// Packets with a mark.
+    /// Packets with a mark that somebody else's rules set.
     Mark {
         /// Their family.
         family: Family,
         /// The mark.
         mark: NonZeroU32,
+        /// The VIPs that they are sent to, where those are Weir's business.
+        addresses: Box<[IpAddr]>,
     },
+}
+
+/// Ports of a protocol: one, or all from the first to the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ports {
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The first port; 0 alone stands for all that no other service has.
+    pub first: u16,
+    /// The last port.
+    pub last: u16,
+}
+
+impl Ports {
+    /// One port.
+    pub fn one(protocol: Protocol, port: u16) -> Self {
+        Self {
+            protocol,
+            first: port,
+            last: port,
+        }
+    }
+
+    /// Whether they are more than one.
+    pub fn is_range(&self) -> bool {
+        self.first != self.last
+    }
+}
+
+/// How packets get to a real server, and what that takes on both sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ValidatedForwarding {
+    /// The forwarding method.
+    pub method: ForwardingMethod,
+    /// Whether masqueraded packets get the director's address as source.
+    pub snat: Snat,
+    /// How a real server takes packets to the VIP.
+    pub binding: Binding,
+    /// How a real server keeps quiet about the VIP, unless the director group says.
+    pub arp_suppression: Option<ArpSuppression>,
+}
+
+impl ValidatedForwarding {
+    /// A method, and all else as it is by default.
+    pub fn new(method: ForwardingMethod) -> Self {
+        Self {
+            method,
+            snat: Snat::Auto,
+            binding: Binding::Address,
+            arp_suppression: None,
+        }
+    }
+}
+
+/// When masqueraded packets get the director's address as source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Snat {
+    /// Where the real server's way back would not lead through the director.
+    Auto,
+    /// Never.
+    Never,
+    /// Always.
+    Always,
+}
+
+/// How a real server takes packets to the VIP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binding {
+    /// As an address of its own that nothing announces.
+    Address,
+    /// By translation to its own address.
+    Redirect,
+    /// Somebody else sees to it.
+    None,
 }
 
 /// Persistence for both families.
@@ -98,8 +178,10 @@ pub struct ValidatedRealServer {
     pub weight: u16,
     /// What its administrator wants.
     pub admin_state: AdminState,
+    /// The node it is, if it says so.
+    pub node_name: Option<Arc<str>>,
     /// Its own forwarding.
-    pub forwarding: Option<ForwardingMethod>,
+    pub forwarding: Option<ValidatedForwarding>,
     /// Connections above which it gets no new ones; 0 is no limit.
     pub upper_threshold: u32,
     /// Connections below which it gets new ones again.
@@ -126,8 +208,34 @@ pub struct ValidatedDirectorGroup {
     pub node_selector: Selector,
     /// Which of them is.
     pub failover: ValidatedFailover,
+    /// The link that carries the VIPs on an active director.
+    pub interface: Option<Box<str>>,
+    /// How real servers keep quiet about the VIPs.
+    pub arp_suppression: Option<ArpSuppression>,
+    /// Settings below `net.ipv4.vs` that the group owns.
+    pub sysctls: BTreeMap<Box<str>, Box<str>>,
+    /// Whether and how connections are passed to the standby directors.
+    pub connection_sync: Option<ValidatedConnectionSync>,
     /// How long the kernel keeps connections; zero leaves a timeout as it is.
     pub timeouts: Option<crate::ipvs::Timeouts>,
+}
+
+/// How connections are passed to the standby directors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValidatedConnectionSync {
+    /// Tells groups on one network apart.
+    pub sync_id: u8,
+    /// The link over which the directors see each other, if not the one of the VIPs.
+    pub interface: Option<Box<str>>,
+}
+
+impl ValidatedDirectorGroup {
+    /// Whether a standby director keeps its table, as the kernel's `backup_only` makes harmless: while it receives
+    /// connections from the active one, it balances nothing.
+    pub fn standby_keeps_table(&self) -> bool {
+        let backup_only = self.sysctls.get("net.ipv4.vs.backup_only");
+        self.connection_sync.is_some() && backup_only.is_some_and(|value| **value != *"0")
+    }
 }
 
 /// How it is decided which node is active.

@@ -1,8 +1,9 @@
 //! Passes over a table in memory.
 
 use super::*;
+use crate::host::MemoryHost;
 use crate::ipvs::{Entry, MemoryTable, Scheduler, Service};
-use crate::plan::validate;
+use crate::plan::{Directing, validate};
 
 const WEB: &str = "
 apiVersion: weir.dev/v1alpha1
@@ -50,25 +51,41 @@ fn real_server(last: u8, weight: u16) -> Update {
 fn alone() -> Node {
     Node {
         name: "d1".to_owned(),
-        stands_alone: true,
+        directing: Directing::AlsoAlone,
         ..Node::default()
     }
 }
 
+fn new_reconciler(
+    ledger: Ledger,
+    store: MemoryTable,
+    host: MemoryHost,
+) -> Reconciler<MemoryTable, MemoryHost> {
+    Reconciler::new(alone(), ledger, store, host, false, MarkMask::default())
+}
+
 struct Fixture {
     directory: tempfile::TempDir,
-    reconciler: Reconciler<MemoryTable>,
+    reconciler: Reconciler<MemoryTable, MemoryHost>,
 }
 
 impl Fixture {
     fn new(table: Table) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (ledger, _) = Ledger::open(directory.path()).unwrap();
-        let reconciler = Reconciler::new(alone(), ledger, MemoryTable::new(table), false);
+        let reconciler = new_reconciler(ledger, MemoryTable::new(table), MemoryHost::default());
         Self {
             directory,
             reconciler,
         }
+    }
+
+    fn on(host: MemoryHost) -> Self {
+        let mut fixture = Self::new(Table::default());
+        fixture.reconciler.host = host;
+        // Facts of the node are known from the first pass on, which is one over everything.
+        fixture.reconciler.pass(&Scope::All).unwrap();
+        fixture
     }
 
     /// The same node after its agent was killed: what is in the kernel and on the disk stays.
@@ -77,12 +94,12 @@ impl Fixture {
             directory,
             reconciler,
         } = self;
-        let store = reconciler.store;
+        let (store, host) = (reconciler.store, reconciler.host);
         drop(reconciler.ledger);
         let (ledger, _) = Ledger::open(directory.path()).unwrap();
         Self {
             directory,
-            reconciler: Reconciler::new(alone(), ledger, store, false),
+            reconciler: new_reconciler(ledger, store, host),
         }
     }
 
@@ -258,4 +275,124 @@ fn timeouts_of_a_director_group_are_set_with_the_next_pass() {
     assert!(pass.timeouts_set);
     assert_eq!(node.reconciler.store.timeouts.tcp.as_secs(), 1200);
     assert_eq!(node.take([group]), Pass::default());
+}
+
+/// A node in the VIP's network, with an address of its own.
+fn neighbour() -> MemoryHost {
+    let eth0 = host::Link {
+        index: 2,
+        name: "eth0".into(),
+        up: true,
+        resolves: true,
+        mtu: 1500,
+        addresses: vec![host::Address {
+            address: "10.0.0.1".parse().unwrap(),
+            prefix: 24,
+            ours: false,
+        }],
+        ..host::Link::default()
+    };
+    let mut host = MemoryHost::default();
+    host.current.network = host::Network::new(vec![eth0], Vec::new());
+    host.current.rules = Some(crate::nft::Ruleset::new());
+    host.current.arp_rules = true;
+    host
+}
+
+fn steps(pass: &Pass) -> Vec<String> {
+    pass.steps.all().map(ToString::to_string).collect()
+}
+
+fn delete(kind: &str) -> Update {
+    Update::Delete(match kind {
+        "web" => crate::plan::ObjectRef::virtual_service(&name("web")),
+        server => crate::plan::ObjectRef::real_server(&name(server)),
+    })
+}
+
+#[test]
+fn the_vip_comes_after_the_table_and_goes_before_it() {
+    let mut fixture = Fixture::on(neighbour());
+    let pass = fixture.take([web(), real_server(11, 1)]);
+    assert_eq!(
+        steps(&pass),
+        ["add address 10.0.0.200 on eth0", "announce 10.0.0.200 on eth0"]
+    );
+    assert_eq!(fixture.reconciler.taken().len(), 1);
+    assert_eq!(pass.steps.before, []);
+    let pass = fixture.take([delete("web")]);
+    assert_eq!(steps(&pass), ["delete address 10.0.0.200 on eth0"]);
+    assert_eq!(pass.steps.after, []);
+    assert_eq!(fixture.reconciler.taken(), []);
+}
+
+#[test]
+fn a_change_that_needs_nothing_else_of_the_node_does_not_look_at_it() {
+    let mut fixture = Fixture::on(neighbour());
+    fixture.take([web(), real_server(11, 1)]);
+    // Somebody else's doing shows only to whoever looks.
+    fixture.reconciler.host.current.network.links[0].addresses.pop();
+    assert_eq!(steps(&fixture.take([real_server(11, 2)])), [""; 0]);
+    let audit = fixture.reconciler.pass(&Scope::All).unwrap();
+    assert_eq!(
+        steps(&audit),
+        ["add address 10.0.0.200 on eth0", "announce 10.0.0.200 on eth0"]
+    );
+    assert_eq!(steps(&fixture.reconciler.pass(&Scope::All).unwrap()), [""; 0]);
+}
+
+#[test]
+fn a_refused_step_is_reported_and_tried_again_with_everything() {
+    let mut fixture = Fixture::on(neighbour());
+    fixture
+        .reconciler
+        .host
+        .refused
+        .push("add address 10.0.0.200 on eth0".to_owned());
+    fixture.take([web(), real_server(11, 1)]);
+    let failures: Vec<_> = fixture
+        .reconciler
+        .host_failures()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        failures,
+        [
+            "cannot add address 10.0.0.200 on eth0: refused",
+            "cannot announce 10.0.0.200 on eth0: not tried, because the address is not there"
+        ]
+    );
+    assert_eq!(
+        fixture.reconciler.taken(),
+        [],
+        "nobody is told of what is not there"
+    );
+    assert_eq!(fixture.reconciler.failed_scope(), Scope::All);
+    fixture.reconciler.host.refused.clear();
+    fixture.reconciler.pass(&Scope::All).unwrap();
+    assert_eq!(fixture.reconciler.host_failures(), []);
+    assert_eq!(fixture.reconciler.failed_scope(), Scope::default());
+}
+
+#[test]
+fn a_real_server_is_one_by_its_own_address_and_ceases_to_be_with_it() {
+    let mut fixture = Fixture::on(neighbour());
+    fixture.reconciler.node.directing = Directing::Never;
+    let pass = fixture.take([web(), real_server(1, 1)]);
+    assert_eq!(pass.changes, []);
+    let words = steps(&pass);
+    assert_eq!(
+        (words.first().unwrap().as_str(), words.last().unwrap().as_str()),
+        ("add link weir0 (dummy)", "add address 10.0.0.200 on weir0")
+    );
+    assert_eq!(
+        fixture.reconciler.arp_suppression(),
+        &[ArpMethod::Nftables].into()
+    );
+    fixture.take([delete("rs1")]);
+    let current = &fixture.reconciler.host.current;
+    assert_eq!(current.network, neighbour().current.network);
+    assert_eq!(current.rules, neighbour().current.rules);
+    assert!(fixture.reconciler.arp_suppression().is_empty());
 }

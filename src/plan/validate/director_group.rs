@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::api::{self, FailoverType, rules};
 use crate::ipvs::Timeouts;
-use crate::plan::validated::{ValidatedDirectorGroup, ValidatedFailover};
+use crate::plan::validated::{ValidatedConnectionSync, ValidatedDirectorGroup, ValidatedFailover};
 
 use super::{Checker, Validation, parts};
 
@@ -28,12 +28,17 @@ fn check_spec(at: &mut Checker, spec: &api::DirectorGroupSpec) -> ValidatedDirec
     let node_selector = at.field("nodeSelector", |at| parts::selector(at, node_selector));
     check_interface(at, interface.as_deref());
     let failover = at.field("failover", |at| check_failover(at, failover));
-    if let Some(api::ConnectionSync { sync_id, interface }) = connection_sync {
+    let connection_sync = connection_sync.as_ref().map(|sync| {
+        let api::ConnectionSync { sync_id, interface } = sync;
         at.field("connectionSync", |at| {
             at.range("syncId", *sync_id, 0, 255);
             check_interface(at, interface.as_deref());
         });
-    }
+        ValidatedConnectionSync {
+            sync_id: sync_id.and_then(|id| u8::try_from(id).ok()).unwrap_or_default(),
+            interface: interface.as_deref().map(Into::into),
+        }
+    });
     if let Some(sysctls) = sysctls {
         at.length("sysctls", sysctls.len(), 0, 64);
         at.field("sysctls", |at| {
@@ -46,17 +51,20 @@ fn check_spec(at: &mut Checker, spec: &api::DirectorGroupSpec) -> ValidatedDirec
             }
         });
     }
-    // Who carries the VIPs and keeps real servers quiet is still up to the administrator.
-    at.not_supported("interface", interface.is_some());
-    at.not_supported("connectionSync", connection_sync.is_some());
-    at.not_supported("sysctls", sysctls.is_some());
-    at.not_supported("arpSuppression", arp_suppression.is_some());
     let timeouts = timeouts
         .as_ref()
         .map(|timeouts| at.field("timeouts", |at| check_timeouts(at, timeouts)));
     ValidatedDirectorGroup {
         node_selector,
         failover,
+        interface: interface.as_deref().map(Into::into),
+        arp_suppression: arp_suppression.map(parts::arp_suppression),
+        sysctls: sysctls
+            .iter()
+            .flatten()
+            .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+            .collect(),
+        connection_sync,
         timeouts,
     }
 }

@@ -3,8 +3,11 @@
 use std::num::NonZeroU16;
 
 use crate::api::{self, rules};
+use crate::host::ArpSuppression;
 use crate::ipvs::{ForwardingMethod, Tunnel, TunnelChecksum};
-use crate::plan::validated::{Requirement, RequirementCondition, Selector};
+use crate::plan::validated::{
+    Binding, Requirement, RequirementCondition, Selector, Snat, ValidatedForwarding,
+};
 
 use super::{Checker, port};
 
@@ -14,7 +17,7 @@ const LABEL_KEY_MAX: usize = 317;
 const LABEL_VALUE_MAX: usize = 63;
 
 /// Checks forwarding and says what it comes to; `None` where the forwarding is left out.
-pub(super) fn forwarding(at: &mut Checker, value: Option<&api::Forwarding>) -> Option<ForwardingMethod> {
+pub(super) fn forwarding(at: &mut Checker, value: Option<&api::Forwarding>) -> Option<ValidatedForwarding> {
     let value = value?;
     let api::Forwarding {
         method,
@@ -34,14 +37,34 @@ pub(super) fn forwarding(at: &mut Checker, value: Option<&api::Forwarding>) -> O
     let tunnel = tunnel.as_ref().map_or(Tunnel::Ipip, |tunnel| {
         at.field("tunnel", |at| check_tunnel(at, tunnel))
     });
-    at.not_supported("snat", snat.is_some());
-    at.not_supported("realServerBinding", real_server_binding.is_some());
-    at.not_supported("arpSuppression", arp_suppression.is_some());
-    Some(match method {
-        None | Some(api::ForwardingMethod::Masquerade) => ForwardingMethod::Masquerade,
-        Some(api::ForwardingMethod::DirectRoute) => ForwardingMethod::DirectRoute,
-        Some(api::ForwardingMethod::Tunnel) => ForwardingMethod::Tunnel(tunnel),
+    Some(ValidatedForwarding {
+        method: match method {
+            None | Some(api::ForwardingMethod::Masquerade) => ForwardingMethod::Masquerade,
+            Some(api::ForwardingMethod::DirectRoute) => ForwardingMethod::DirectRoute,
+            Some(api::ForwardingMethod::Tunnel) => ForwardingMethod::Tunnel(tunnel),
+        },
+        snat: match snat {
+            None | Some(api::Snat::Auto) => Snat::Auto,
+            Some(api::Snat::Never) => Snat::Never,
+            Some(api::Snat::Always) => Snat::Always,
+        },
+        binding: match real_server_binding {
+            None | Some(api::RealServerBinding::Address) => Binding::Address,
+            Some(api::RealServerBinding::Redirect) => Binding::Redirect,
+            Some(api::RealServerBinding::None) => Binding::None,
+        },
+        arp_suppression: arp_suppression.map(self::arp_suppression),
     })
+}
+
+/// What a choice of ARP suppression comes to.
+pub(super) fn arp_suppression(value: api::ArpSuppression) -> ArpSuppression {
+    match value {
+        api::ArpSuppression::Auto => ArpSuppression::Auto,
+        api::ArpSuppression::Nftables => ArpSuppression::Nftables,
+        api::ArpSuppression::Sysctl => ArpSuppression::Sysctl,
+        api::ArpSuppression::None => ArpSuppression::None,
+    }
 }
 
 fn check_tunnel(at: &mut Checker, value: &api::Tunnel) -> Tunnel {

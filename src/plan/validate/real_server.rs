@@ -57,6 +57,7 @@ fn check_spec(at: &mut Checker, spec: &api::RealServerSpec) -> Option<ValidatedR
             Some(api::AdminState::Draining) => AdminState::Draining,
             Some(api::AdminState::Disabled) => AdminState::Disabled,
         },
+        node_name: node_name.as_deref().map(Arc::from),
         forwarding,
         upper_threshold: upper_threshold.unwrap_or_default().unsigned_abs(),
         lower_threshold: lower_threshold.unwrap_or_default().unsigned_abs(),

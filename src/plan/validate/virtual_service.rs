@@ -8,7 +8,8 @@ use std::time::Duration;
 use crate::api::{self, rules};
 use crate::ipvs::{Family, ForwardingMethod, Protocol, Scheduler, SchedulerFlags};
 use crate::plan::validated::{
-    Listen, ValidatedBackend, ValidatedFallback, ValidatedPersistence, ValidatedVirtualService,
+    Listen, Ports, ValidatedBackend, ValidatedFallback, ValidatedForwarding, ValidatedPersistence,
+    ValidatedVirtualService,
 };
 
 use super::{Checker, Validation, is_label, parse_address, parts, port};
@@ -97,15 +98,22 @@ fn check_spec(at: &mut Checker, spec: &api::VirtualServiceSpec) -> Option<Valida
     at.field("directorGroupRef", |at| at.text("name", director_group, 1, 253));
 
     at.not_supported("addressPoolRef", address_pool_ref.is_some());
-    at.not_supported("groupListeners", grouped);
     at.not_supported("whenUnhealthy", when_unhealthy.is_some());
     at.not_supported("draining", draining.is_some());
     let listen = match mark {
         Some(mark) => {
             let (family, mark) = mark?;
-            Listen::Mark { family, mark }
+            Listen::Mark {
+                family,
+                mark,
+                addresses,
+            }
         }
-        None => Listen::Addresses { addresses, ports },
+        None => Listen::Addresses {
+            addresses,
+            ports: if grouped { all_of_a_group(ports) } else { ports },
+            grouped,
+        },
     };
     Some(ValidatedVirtualService {
         created: None,
@@ -114,7 +122,7 @@ fn check_spec(at: &mut Checker, spec: &api::VirtualServiceSpec) -> Option<Valida
         flags,
         one_packet,
         persistence,
-        forwarding: forwarding.unwrap_or(ForwardingMethod::Masquerade),
+        forwarding: forwarding.unwrap_or(ValidatedForwarding::new(ForwardingMethod::Masquerade)),
         backends,
         fallback,
         director_group: director_group.into(),
@@ -147,11 +155,7 @@ fn check_addresses(at: &mut Checker, addresses: Option<&[String]>) -> Box<[IpAdd
     })
 }
 
-fn check_listeners(
-    at: &mut Checker,
-    listeners: Option<&[api::Listener]>,
-    persistent: bool,
-) -> Box<[(Protocol, u16)]> {
+fn check_listeners(at: &mut Checker, listeners: Option<&[api::Listener]>, persistent: bool) -> Box<[Ports]> {
     let Some(listeners) = listeners else {
         return Box::default();
     };
@@ -172,15 +176,23 @@ fn check_listeners(
         for (index, listener) in listeners.iter().enumerate() {
             at.item(index, |at| {
                 check_name(at, &listener.name, &mut names);
-                ports.extend(check_listener(at, listener));
+                ports.push(check_listener(at, listener));
             });
         }
         ports.into()
     })
 }
 
-/// A listener's protocol and port; a range of ports has to wait for marks.
-fn check_listener(at: &mut Checker, listener: &api::Listener) -> Option<(Protocol, u16)> {
+/// In a group, where a mark is set by address and port, all ports are a range like any other.
+fn all_of_a_group(mut ports: Box<[Ports]>) -> Box<[Ports]> {
+    for ports in ports.iter_mut().filter(|ports| ports.last == 0) {
+        ports.last = u16::MAX;
+    }
+    ports
+}
+
+/// A listener's protocol and ports.
+fn check_listener(at: &mut Checker, listener: &api::Listener) -> Ports {
     let api::Listener {
         name: _,
         protocol,
@@ -193,13 +205,16 @@ fn check_listener(at: &mut Checker, listener: &api::Listener) -> Option<(Protoco
         rules::PORT_RANGE,
         end_port.is_none_or(|end| *first > 0 && end >= *first),
     );
-    at.not_supported("endPort", end_port.is_some());
     let protocol = match protocol {
         api::Protocol::Tcp => Protocol::Tcp,
         api::Protocol::Udp => Protocol::Udp,
         api::Protocol::Sctp => Protocol::Sctp,
     };
-    end_port.is_none().then(|| (protocol, port(*first)))
+    Ports {
+        protocol,
+        first: port(*first),
+        last: port(end_port.unwrap_or(*first)),
+    }
 }
 
 /// A name by which entries of a list are told apart.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::ops::Range;
 
+use proptest::bool::weighted;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -12,8 +13,8 @@ use proptest::sample::{select, subsequence};
 use super::super::*;
 use crate::ipvs::{Family, ForwardingMethod, Protocol, Scheduler, SchedulerFlags, Tunnel};
 use crate::plan::validated::{
-    AdminState, Label, Labels, Requirement, RequirementCondition, ValidatedBackend, ValidatedFailover,
-    ValidatedFallback,
+    AdminState, Binding, Label, Labels, Requirement, RequirementCondition, ValidatedBackend,
+    ValidatedFailover, ValidatedFallback, ValidatedForwarding,
 };
 
 pub(super) fn updates(count: Range<usize>) -> impl Strategy<Value = Vec<Update>> {
@@ -141,17 +142,26 @@ fn director_group() -> impl Strategy<Value = Form> {
         Form::DirectorGroup(Box::new(ValidatedDirectorGroup {
             node_selector,
             failover,
+            interface: None,
+            arp_suppression: None,
+            sysctls: BTreeMap::new(),
+            connection_sync: None,
             timeouts: None,
         }))
     })
 }
 
-fn forwarding() -> impl Strategy<Value = ForwardingMethod> {
-    select(vec![
+fn forwarding() -> impl Strategy<Value = ValidatedForwarding> {
+    let method = select(vec![
         ForwardingMethod::Masquerade,
         ForwardingMethod::DirectRoute,
         ForwardingMethod::Tunnel(Tunnel::Ipip),
-    ])
+    ]);
+    let binding = select(vec![Binding::Address, Binding::Redirect]);
+    (method, binding).prop_map(|(method, binding)| ValidatedForwarding {
+        binding,
+        ..ValidatedForwarding::new(method)
+    })
 }
 
 fn real_server() -> impl Strategy<Value = Form> {
@@ -173,6 +183,7 @@ fn real_server() -> impl Strategy<Value = Form> {
                 port,
                 weight,
                 admin_state,
+                node_name: None,
                 forwarding,
                 upper_threshold: 0,
                 lower_threshold: 0,
@@ -183,12 +194,29 @@ fn real_server() -> impl Strategy<Value = Form> {
 
 fn listen() -> impl Strategy<Value = Listen> {
     let vips = ["10.0.0.200", "10.0.0.201", "fd00::200"].map(|text| text.parse().unwrap());
-    let ports = vec![(Protocol::Tcp, 80), (Protocol::Udp, 80), (Protocol::Tcp, 443)];
+    let range = Ports {
+        last: 90,
+        ..Ports::one(Protocol::Tcp, 80)
+    };
+    let ports = vec![
+        Ports::one(Protocol::Tcp, 80),
+        Ports::one(Protocol::Udp, 80),
+        Ports::one(Protocol::Tcp, 443),
+        range,
+    ];
     prop_oneof![
-        5 => (subsequence(vips.to_vec(), 0..=2), subsequence(ports, 0..=2)).prop_map(|(addresses, ports)| {
-            Listen::Addresses { addresses: addresses.into(), ports: ports.into() }
+        5 => (subsequence(vips.to_vec(), 0..=2), subsequence(ports, 0..=2), weighted(0.3)).prop_map(
+            |(addresses, ports, grouped)| Listen::Addresses {
+                addresses: addresses.into(),
+                ports: ports.into(),
+                grouped,
+            },
+        ),
+        1 => select(vec![Family::V4, Family::V6]).prop_map(|family| Listen::Mark {
+            family,
+            mark: NonZeroU32::MIN,
+            addresses: [].into(),
         }),
-        1 => select(vec![Family::V4, Family::V6]).prop_map(|family| Listen::Mark { family, mark: NonZeroU32::MIN }),
     ]
 }
 
