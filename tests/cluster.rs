@@ -1,4 +1,4 @@
-//! The whole line: a real API server and etcd on the host, agents on three nodes in the lab's VM, traffic through them.
+//! The whole line: a real API server and etcd on the host, agents on five nodes in the lab's VM, traffic through them.
 //!
 //! Each agent has what its pod would have: a token of the ServiceAccount that is bound to its node, the RBAC rules of
 //! `deploy/`, and the two capabilities. Whatever is missing there shows here.
@@ -22,7 +22,7 @@ use lab::remote::{Boot, Program, Vm};
 use serde_json::Value;
 
 const NAMESPACE: &str = "weir-system";
-const NODES: [&str; 3] = ["d1", "d2", "rs1"];
+const NODES: [&str; 5] = ["d1", "d2", "rs1", "rs2", "rs3"];
 const WEB_VIP: &str = "10.0.0.200";
 const API_VIP: &str = "10.0.0.201";
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -38,6 +38,8 @@ items:
 - {apiVersion: v1, kind: Node, metadata: {name: d1, labels: {weir.dev/role: director}}}
 - {apiVersion: v1, kind: Node, metadata: {name: d2, labels: {weir.dev/role: director}}}
 - {apiVersion: v1, kind: Node, metadata: {name: rs1}}
+- {apiVersion: v1, kind: Node, metadata: {name: rs2}}
+- {apiVersion: v1, kind: Node, metadata: {name: rs3}}
 ";
 
 fn repository(path: &str) -> String {
@@ -53,20 +55,9 @@ async fn kubectl(control_plane: &ControlPlane, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Sets the VIPs up as the administrator of such a cluster has to, as long as agents do not.
-fn set_up_vips(vm: &Vm) {
-    for vip in [WEB_VIP, API_VIP] {
-        vm.sh("d1", &format!("ip address add {vip}/32 dev front"));
-    }
+/// Masqueraded replies go back through the director: the client is a neighbour, and routes are not Weir's business.
+fn set_up_way_back(vm: &Vm) {
     for node in ["rs1", "rs2", "rs3"] {
-        vm.sh(
-            node,
-            &format!(
-                "ip link add vip0 type dummy; ip link set vip0 up; ip address add {WEB_VIP}/32 dev vip0"
-            ),
-        );
-        vm.sh(node, "for s in arp_ignore=1 arp_announce=2; do echo ${s#*=} >/proc/sys/net/ipv4/conf/all/${s%=*}; done");
-        // The client is a neighbour: without this, masqueraded replies would not go back through the director.
         vm.sh(
             node,
             "ip rule add from 10.1.0.0/24 lookup 100; ip route add default via 10.1.0.1 table 100",
@@ -162,7 +153,7 @@ async fn manifests_that_are_applied_become_traffic_and_leave_nothing_when_delete
     .await;
 
     let vm = Vm::boot(&Boot::default());
-    set_up_vips(&vm);
+    set_up_way_back(&vm);
     let _servers = ["rs1", "rs2", "rs3"].map(|node| vm.start(Some(node), &["lab", "serve", node, "80"]));
     let mut agents = Vec::new();
     for node in NODES {
@@ -177,6 +168,13 @@ async fn manifests_that_are_applied_become_traffic_and_leave_nothing_when_delete
     wait_for_table(&vm, "d1", "both services are programmed", &agents, |table| {
         table.matches("  -> 10.").count() == 6
     });
+    for node in ["rs1", "rs2", "rs3"] {
+        eventually(TIMEOUT, "the real servers have the VIP", || {
+            vm.sh(node, "ip address show dev weir0 2>/dev/null || true")
+                .contains(WEB_VIP)
+                .then_some(())
+        });
+    }
     for vip in [WEB_VIP, API_VIP] {
         let names = answers(&vm, vip);
         assert_eq!(names, ["3  rs1", "3  rs2", "3  rs3"], "{vip}");
@@ -207,6 +205,13 @@ async fn manifests_that_are_applied_become_traffic_and_leave_nothing_when_delete
         "d2",
         "NodeState d2 says that it stands by",
         |state| state["roles"][0]["role"] == "Standby" && state["programmed"]["services"] == 0,
+    )
+    .await;
+    wait_for_state(
+        &control_plane,
+        "rs1",
+        "NodeState rs1 says how it is quiet",
+        |state| state["arpSuppression"][0] == "Nftables",
     )
     .await;
     let listed = kubectl(&control_plane, &["get", "ivs", "-n", "shop"]).await;
@@ -264,6 +269,27 @@ async fn manifests_that_are_applied_become_traffic_and_leave_nothing_when_delete
         !table.contains("10.0.0.20")
     });
 
+    let answered = vm.sh("client", &format!("lab arp-who {WEB_VIP} -n 10"));
+    assert_eq!(answered.trim(), "10  02:00:00:00:00:02", "nobody but d2");
+    assert_eq!(answers(&vm, WEB_VIP).len(), 2, "web-2 and web-3, through d2");
+
+    // What stands in a node's way is said of it.
+    let rule = "nft 'add table arp site; add chain arp site in { type filter hook input priority 0; }; add rule arp site \
+                in arp daddr ip 10.0.0.200 drop'";
+    vm.sh("d2", rule);
+    wait_for_state(
+        &control_plane,
+        "d2",
+        "NodeState d2 says that it is deaf",
+        |state| state["preflight"][0]["subject"] == "nftables arp site",
+    )
+    .await;
+    vm.sh("d2", "nft delete table arp site");
+    wait_for_state(&control_plane, "d2", "NodeState d2 says that it hears", |state| {
+        state["preflight"].as_array().is_none_or(Vec::is_empty)
+    })
+    .await;
+
     // Deleted: nothing of ours is left, and what is not ours is.
     kubectl(&control_plane, &["delete", "-f", &examples]).await;
     wait_for_table(&vm, "d2", "nothing is left", &agents, |table| {
@@ -273,6 +299,12 @@ async fn manifests_that_are_applied_become_traffic_and_leave_nothing_when_delete
         vm.sh("d1", "ipvsadm -Sn").trim_end(),
         foreign.trim_start_matches("ipvsadm ")
     );
+    for node in NODES {
+        eventually(TIMEOUT, "nothing of Weir's is left", || {
+            let line = "ip address show to 10.0.0.200/31; ip link show | grep weir; nft list ruleset | grep weir; true";
+            vm.sh(node, line).is_empty().then_some(())
+        });
+    }
     wait_for_state(&control_plane, "d2", "NodeState d2 says so", |state| {
         state["programmed"]["services"] == 0
     })

@@ -4,6 +4,7 @@
     reason = "clippy takes nothing but #[test] functions for tests"
 )]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -59,6 +60,37 @@ fn links_between_documents_lead_somewhere() {
             assert!(target.exists(), "{}: {}", path.display(), &found[1]);
         }
     }
+}
+
+/// The page on direct routing says for each of its claims which test shows it: each of these is there and runs in the VM,
+/// and none is left out.
+#[test]
+fn what_is_said_to_be_shown_is_shown_and_the_other_way_round() {
+    let page = fs::read_to_string(root().join("docs/direct-routing.md")).unwrap();
+    let cell = Regex::new(r"`(kernel_\w+)::(\w+)`").unwrap();
+    let said: BTreeSet<(String, String)> = cell
+        .captures_iter(&page)
+        .map(|found| (found[1].to_owned(), found[2].to_owned()))
+        .collect();
+    let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
+    let files: BTreeSet<&str> = said.iter().map(|(file, _)| &**file).collect();
+    assert!(files.len() > 5);
+    let written_out = Regex::new(r#"#\[ignore = "needs the lab VM: make test-kernel"\]\nfn (\w+)"#).unwrap();
+    // The tunnels are lines of a table.
+    let tabled = Regex::new(r"(?m)^ {4}(\w+): VIP").unwrap();
+    let mut there = BTreeSet::new();
+    for file in files {
+        assert!(
+            makefile.split_whitespace().any(|word| word == file),
+            "make test-kernel runs {file}"
+        );
+        let text = fs::read_to_string(root().join(format!("tests/{file}.rs"))).unwrap();
+        let names = written_out
+            .captures_iter(&text)
+            .chain(tabled.captures_iter(&text));
+        there.extend(names.map(|found| (file.to_owned(), found[1].to_owned())));
+    }
+    assert_eq!(said, there);
 }
 
 #[test]

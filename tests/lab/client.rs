@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -27,54 +27,123 @@ pub enum Protocol {
     Sctp,
 }
 
+/// Whom to ask, and from where.
+#[derive(Debug, Clone, Copy)]
+pub struct Asking {
+    /// How.
+    pub protocol: Protocol,
+    /// Whom.
+    pub to: SocketAddr,
+    /// From which address, if the kernel is not to choose.
+    pub from: Option<IpAddr>,
+    /// How long an answer may take.
+    pub timeout: Duration,
+}
+
+impl Asking {
+    /// From whichever address.
+    pub fn new(protocol: Protocol, to: impl Into<SocketAddr>, timeout: Duration) -> Self {
+        Self {
+            protocol,
+            to: to.into(),
+            from: None,
+            timeout,
+        }
+    }
+
+    /// From a certain address.
+    pub fn from(self, from: IpAddr) -> Self {
+        Self {
+            from: Some(from),
+            ..self
+        }
+    }
+
+    /// Asks `questions` times from a namespace, one after the other.
+    pub fn ask(&self, netns: &Netns, questions: usize) -> Histogram {
+        self.put(netns, QUESTION, questions)
+    }
+
+    /// Asks once which address the server thinks that asks.
+    pub fn ask_peer(&self, netns: &Netns) -> Histogram {
+        self.put(netns, b"peer\n", 1)
+    }
+
+    fn put(&self, netns: &Netns, question: &[u8], questions: usize) -> Histogram {
+        netns.run(|| {
+            let mut histogram = Histogram::default();
+            for _ in 0..questions {
+                match self.once(question) {
+                    Ok(name) => *histogram.answers.entry(name).or_default() += 1,
+                    Err(error) => *histogram.failures.entry(error.to_string()).or_default() += 1,
+                }
+            }
+            histogram
+        })
+    }
+
+    /// Sends that many bytes over a new connection and waits for the answer behind them.
+    ///
+    /// # Errors
+    ///
+    /// No connection, or no answer in time.
+    pub fn upload(&self, netns: &Netns, bytes: usize) -> io::Result<String> {
+        netns.run(|| {
+            let mut question = vec![b'x'; bytes];
+            question.push(b'\n');
+            self.once(&question)
+        })
+    }
+
+    fn once(&self, question: &[u8]) -> io::Result<String> {
+        match self.protocol {
+            Protocol::Udp => self.once_udp(question),
+            Protocol::Tcp | Protocol::Sctp => Connection::over(self.connect()?, self.timeout)?.put(question),
+        }
+    }
+
+    fn once_udp(&self, question: &[u8]) -> io::Result<String> {
+        let any: IpAddr = if self.to.is_ipv4() {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            Ipv6Addr::UNSPECIFIED.into()
+        };
+        let socket = UdpSocket::bind((self.from.unwrap_or(any), 0))?;
+        socket.set_read_timeout(Some(self.timeout))?;
+        // Connected, so that only an answer from the address that was asked counts.
+        socket.connect(self.to)?;
+        socket.send(question)?;
+        let mut answer = [0; 256];
+        let length = socket.recv(&mut answer)?;
+        Ok(name_in(&answer[..length]))
+    }
+
+    fn connect(&self) -> io::Result<TcpStream> {
+        let family = if self.to.is_ipv4() {
+            AddressFamily::INET
+        } else {
+            AddressFamily::INET6
+        };
+        let protocol = (self.protocol == Protocol::Sctp).then_some(ipproto::SCTP);
+        let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, protocol)?;
+        // Bounds connecting, too.
+        set_socket_timeout(&socket, Timeout::Send, Some(self.timeout))?;
+        if let Some(from) = self.from {
+            net::bind(&socket, &SocketAddr::new(from, 0))?;
+        }
+        net::connect(&socket, &self.to)?;
+        // Reading and writing are the same system calls for SCTP as for TCP.
+        Ok(socket.into())
+    }
+}
+
 /// Asks once, from the namespace of the calling thread.
 ///
 /// # Errors
 ///
 /// No connection, or no answer in time.
 pub fn ask(protocol: Protocol, to: SocketAddr, timeout: Duration) -> io::Result<String> {
-    match protocol {
-        Protocol::Tcp => Connection::open(to, timeout).map(|connection| connection.name),
-        Protocol::Udp => ask_udp(to, timeout),
-        Protocol::Sctp => {
-            Connection::over(connect_sctp(to, timeout)?, timeout).map(|connection| connection.name)
-        }
-    }
-}
-
-fn ask_udp(to: SocketAddr, timeout: Duration) -> io::Result<String> {
-    let from: SocketAddr = if to.is_ipv4() {
-        (Ipv4Addr::UNSPECIFIED, 0).into()
-    } else {
-        (Ipv6Addr::UNSPECIFIED, 0).into()
-    };
-    let socket = UdpSocket::bind(from)?;
-    socket.set_read_timeout(Some(timeout))?;
-    // Connected, so that only an answer from the address that was asked counts.
-    socket.connect(to)?;
-    socket.send(QUESTION)?;
-    let mut answer = [0; 256];
-    let length = socket.recv(&mut answer)?;
-    Ok(name_in(&answer[..length]))
-}
-
-fn connect_sctp(to: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
-    let family = if to.is_ipv4() {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
-    let socket = net::socket_with(
-        family,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        Some(ipproto::SCTP),
-    )?;
-    // Bounds connecting, too.
-    set_socket_timeout(&socket, Timeout::Send, Some(timeout))?;
-    net::connect(&socket, &to)?;
-    // Reading and writing are the same system calls as for TCP.
-    Ok(socket.into())
+    Asking::new(protocol, to, timeout).once(QUESTION)
 }
 
 fn name_in(answer: &[u8]) -> String {
@@ -99,16 +168,7 @@ impl Histogram {
         questions: usize,
         timeout: Duration,
     ) -> Self {
-        netns.run(|| {
-            let mut histogram = Self::default();
-            for _ in 0..questions {
-                match ask(protocol, to, timeout) {
-                    Ok(name) => *histogram.answers.entry(name).or_default() += 1,
-                    Err(error) => *histogram.failures.entry(error.to_string()).or_default() += 1,
-                }
-            }
-            histogram
-        })
+        Asking::new(protocol, to, timeout).ask(netns, questions)
     }
 
     /// The counts in the order of the nodes' names.
@@ -140,22 +200,21 @@ struct Connection {
 
 impl Connection {
     fn open(to: SocketAddr, timeout: Duration) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&to, timeout)?;
-        Self::over(stream, timeout)
+        let mut connection = Self::over(Asking::new(Protocol::Tcp, to, timeout).connect()?, timeout)?;
+        connection.name = connection.put(QUESTION)?;
+        Ok(connection)
     }
 
     fn over(stream: TcpStream, timeout: Duration) -> io::Result<Self> {
         stream.set_read_timeout(Some(timeout))?;
-        let mut connection = Self {
+        Ok(Self {
             name: String::new(),
             stream: BufReader::new(stream),
-        };
-        connection.name = connection.ask()?;
-        Ok(connection)
+        })
     }
 
-    fn ask(&mut self) -> io::Result<String> {
-        self.stream.get_mut().write_all(QUESTION)?;
+    fn put(&mut self, question: &[u8]) -> io::Result<String> {
+        self.stream.get_mut().write_all(question)?;
         let mut answer = String::new();
         if self.stream.by_ref().take(256).read_line(&mut answer)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -209,7 +268,7 @@ impl Held {
     pub fn survey(&mut self) -> Survey {
         let mut survey = Survey::default();
         for connection in &mut self.connections {
-            match connection.ask() {
+            match connection.put(QUESTION) {
                 Ok(name) if name == connection.name => survey.alive += 1,
                 Ok(name) => *survey.broken.entry(format!("answered by {name}")).or_default() += 1,
                 Err(error) => *survey.broken.entry(error.to_string()).or_default() += 1,

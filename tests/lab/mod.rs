@@ -9,6 +9,8 @@
 //! | `topology` | a switch, a client, two directors, three real servers, cabled and addressed |
 //! | `process` | a program in a namespace: its output collected, ended on drop |
 //! | `server` | answers with its node's name: TCP, UDP, SCTP |
+//! | `fleet` | agents on nodes, with one folder of manifests |
+//! | `traces` | everything a node's network holds, as text |
 //! | `client` | who answered how often; connections held open; the length of an outage |
 //! | `sniff` | frames as they pass an interface; who answers ARP or neighbour solicitations for an address |
 //! | `poll` | wait for a condition, never for a time |
@@ -30,6 +32,7 @@
 
 pub mod client;
 pub mod execd;
+pub mod fleet;
 pub mod netns;
 pub mod poll;
 pub mod process;
@@ -38,3 +41,4 @@ pub mod route;
 pub mod server;
 pub mod sniff;
 pub mod topology;
+pub mod traces;

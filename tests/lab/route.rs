@@ -19,6 +19,7 @@ const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
+const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELNEIGH: u16 = 29;
 const RTM_GETNEIGH: u16 = 30;
@@ -37,6 +38,7 @@ const IFLA_BRPORT_STATE: u16 = 1;
 const VETH_INFO_PEER: u16 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const IFA_PROTO: u16 = 11;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
@@ -206,6 +208,28 @@ impl Route {
         });
     }
 
+    /// `ip address show proto PROTOCOL`: those that whoever added them marked so.
+    pub fn addresses_of(&mut self, protocol: u8) -> Vec<IpAddr> {
+        const HEADER: usize = 8;
+        let mut found = Vec::new();
+        let on_reply = |_: u16, payload: &[u8]| {
+            let attribute = |wanted| {
+                Attributes::after_header(payload, HEADER)
+                    .find(|(kind, _)| *kind == wanted)
+                    .map(|(_, value)| value)
+            };
+            if attribute(IFA_PROTO) == Some(&[protocol]) {
+                found.extend(attribute(IFA_ADDRESS).and_then(address_in));
+            }
+        };
+        let write = |message: &mut MessageWriter<'_>| message.header(&[0; HEADER]);
+        self.connection
+            .request(RTM_GETADDR, flags::DUMP, write, on_reply)
+            .unwrap();
+        found.sort();
+        found
+    }
+
     /// `ip route replace DESTINATION/PREFIX [via GATEWAY] [dev INDEX]`.
     pub fn add_route(&mut self, to: (IpAddr, u8), gateway: Option<IpAddr>, index: Option<u32>) {
         const MAIN_TABLE: u8 = 254;
@@ -314,6 +338,12 @@ fn neighbour_header(message: &mut MessageWriter<'_>, family: u8, index: u32) {
 
 fn family(address: IpAddr) -> u8 {
     if address.is_ipv4() { AF_INET } else { AF_INET6 }
+}
+
+fn address_in(octets: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    four.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
+        .ok()
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {

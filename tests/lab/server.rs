@@ -1,4 +1,4 @@
-//! A server that answers every question with its node's name.
+//! A server that answers every question with its node's name, and the question `peer` with the address that asks.
 //!
 //! TCP and SCTP: a line is a question; the connection stays open for the next. A line that begins with `GET ` is an HTTP
 //! request and ends the connection. UDP: a datagram is a question, answered from the address it was sent to.
@@ -85,12 +85,20 @@ async fn open_all(name: &'static str, port: u16, udp: &[SocketAddr]) -> io::Resu
 }
 
 async fn accept(listener: TcpListener, name: &'static str) {
-    while let Ok((connection, _)) = listener.accept().await {
-        tokio::spawn(answer(connection, name));
+    while let Ok((connection, peer)) = listener.accept().await {
+        tokio::spawn(answer(connection, name, peer));
     }
 }
 
-async fn answer(mut connection: TcpStream, name: &'static str) -> io::Result<()> {
+/// Who this is; asked `peer`, who it thinks asks.
+fn answer_to(question: &str, name: &str, peer: SocketAddr) -> String {
+    match question.trim() {
+        "peer" => peer.ip().to_canonical().to_string(),
+        _ => name.to_owned(),
+    }
+}
+
+async fn answer(mut connection: TcpStream, name: &'static str, peer: SocketAddr) -> io::Result<()> {
     let (reader, mut writer) = connection.split();
     let mut lines = BufReader::new(reader).lines();
     while let Some(line) = lines.next_line().await? {
@@ -102,7 +110,8 @@ async fn answer(mut connection: TcpStream, name: &'static str) -> io::Result<()>
             writer.write_all(format!("{head}{name}\n").as_bytes()).await?;
             return writer.shutdown().await;
         }
-        writer.write_all(format!("{name}\n").as_bytes()).await?;
+        let answer = answer_to(&line, name, peer);
+        writer.write_all(format!("{answer}\n").as_bytes()).await?;
     }
     Ok(())
 }
@@ -129,8 +138,9 @@ async fn answer_udp(socket: UdpSocket, name: &'static str) {
     let mut question = [0; 2048];
     loop {
         // An error here is a refusal that some earlier asker sent back; it is no reason to stop.
-        if let Ok((_, asker)) = socket.recv_from(&mut question).await {
-            let _ = socket.send_to(name.as_bytes(), asker).await;
+        if let Ok((length, asker)) = socket.recv_from(&mut question).await {
+            let answer = answer_to(&String::from_utf8_lossy(&question[..length]), name, asker);
+            let _ = socket.send_to(answer.as_bytes(), asker).await;
         }
     }
 }

@@ -179,7 +179,11 @@ pub fn who_answers(netns: &Netns, address: IpAddr, asks: usize) -> BTreeMap<Mac,
         netns.run(|| send_anything(address)).unwrap();
         let mut deadline = Instant::now() + scaled(ANSWER_TIMEOUT);
         while let Some(frame) = sniffer.next(deadline) {
-            if let Some(mac) = frame.claims(address) {
+            // What is told to everybody is no answer.
+            if let Some(mac) = frame
+                .claims(address)
+                .filter(|_| frame.destination().0[0] & 1 == 0)
+            {
                 *answers.entry(mac).or_default() += 1;
                 deadline = deadline.min(Instant::now() + LINGER);
             }
