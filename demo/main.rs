@@ -23,7 +23,8 @@ use lab::client::{Histogram, Protocol};
 use lab::poll::eventually;
 use lab::process::Process;
 use lab::server::Server;
-use lab::topology::{Node, Topology, VIP4};
+use lab::sniff::who_answers;
+use lab::topology::{FRONT, Node, Topology, VIP4};
 
 /// The VIP that is masqueraded; [`VIP4`] is direct routing's.
 const API_VIP: &str = "10.0.0.201";
@@ -31,12 +32,16 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 const AUDIT: &str = "2s";
 
 fn main() {
-    let cluster = Cluster::start();
+    let mut cluster = Cluster::cabled();
+    cluster.shows_what_goes_wrong_by_hand();
+    cluster.starts_agents();
+    cluster.shows_who_answers();
     cluster.shows_the_table();
     cluster.answers_requests("Thirty requests to each VIP");
     cluster.takes_an_edited_manifest();
     cluster.repairs_what_others_delete();
     cluster.survives_a_typing_error();
+    cluster.moves_the_role();
     say(
         "That was it",
         "The same manifests work in Kubernetes with kubectl apply. Read README.md next.",
@@ -69,28 +74,23 @@ fn indent(text: &str) -> String {
 struct Cluster {
     topology: Topology,
     manifests: PathBuf,
-    d1_agent: Process,
-    _others: (Process, Vec<Server>),
+    /// Of d1, d2, rs1, rs2 and rs3, once they are started.
+    agents: Vec<Process>,
+    _servers: Vec<Server>,
 }
 
 impl Cluster {
-    fn start() -> Self {
+    fn cabled() -> Self {
         say(
             "The cluster",
             "client 10.0.0.100 -- switch -- directors d1, d2 -- real servers rs1, rs2, rs3\n\
-             Both directors run `weir agent` on the same manifests. The DirectorGroup says that d1 is active.\n\
              \x20 10.0.0.200:80  direct routing: replies go straight to the client\n\
              \x20 10.0.0.201:80  masquerading: replies come back through d1",
         );
         let topology = Topology::new();
         topology.publish();
-        // What the agents take over later: the VIPs on the nodes, and keeping real servers quiet about them.
-        topology.d1.hold_vip(VIP4);
-        topology.d1.hold_vip(vip(API_VIP));
         let mut servers = Vec::new();
         for node in topology.real_servers() {
-            node.bind_vips(&[VIP4]);
-            node.suppress_arp_by_sysctl();
             node.answers_through(topology.d1.back4());
             servers.push(Server::start(node, 80));
         }
@@ -100,33 +100,139 @@ impl Cluster {
             8080,
             &[],
         ));
-
         let manifests = PathBuf::from("/run/manifests");
         copy_examples(&manifests);
+        Self {
+            topology,
+            manifests,
+            agents: Vec::new(),
+            _servers: servers,
+        }
+    }
+
+    /// The fault that direct routing is known for.
+    fn shows_what_goes_wrong_by_hand(&self) {
+        say(
+            "Direct routing by hand, the first try",
+            "Every real server needs the VIP as well. So it is added there, and on d1, and nothing else is done.",
+        );
+        show_command("d1", "ip address add 10.0.0.200/32 dev front");
+        show_command(
+            "rs1",
+            "ip link add vip0 up type dummy && ip address add 10.0.0.200/32 dev vip0   # and on rs2, rs3",
+        );
+        self.topology.d1.hold_vip(VIP4);
+        for node in self.topology.real_servers() {
+            node.bind_vips(&[VIP4]);
+        }
+        let wrong = self.who_answers();
+        assert!(wrong > 0, "without ARP suppression a real server answers");
+        println!(
+            "    {wrong} answers came from real servers. Whoever is believed gets all of this client's requests."
+        );
+        self.topology.d1.release_vip(VIP4);
+        for node in self.topology.real_servers() {
+            node.netns.sh("ip link delete vip0");
+        }
+        pause();
+    }
+
+    /// Asks who has the VIP, prints who answered, and says how often that was not d1.
+    fn who_answers(&self) -> usize {
+        show_command("client", "arping -c 20 10.0.0.200");
+        let answers = who_answers(&self.topology.client.netns, VIP4, 20);
+        let mut wrong = 0;
+        for (mac, count) in &answers {
+            let owner = self.topology.owner(*mac);
+            println!("    {count:>3} answers from {mac} ({owner})");
+            if owner != "d1" {
+                wrong += count;
+            }
+        }
+        assert!(!answers.is_empty(), "somebody answers");
+        wrong
+    }
+
+    fn starts_agents(&mut self) {
+        say(
+            "The agents",
+            "All of that is taken back. Every node runs `weir agent` on the same manifests, with CAP_NET_ADMIN and\n\
+             CAP_NET_RAW and nothing else. The DirectorGroup says that d1 is active; RealServers name their addresses.",
+        );
         show_command(
             "d1",
             &format!(
-                "weir agent --manifests {}   # and the same on d2",
-                manifests.display()
+                "weir agent --manifests {}   # and the same on d2, rs1, rs2, rs3",
+                self.manifests.display()
             ),
         );
         let begin = Instant::now();
-        let d1_agent = agent(&topology.d1, &manifests);
-        let d2_agent = agent(&topology.d2, &manifests);
-        let cluster = Self {
-            topology,
-            manifests,
-            d1_agent,
-            _others: (d2_agent, servers),
-        };
-        cluster.wait_for("d1 has programmed both services", |table| {
+        let (directors, servers) = (self.topology.directors(), self.topology.real_servers());
+        self.agents = directors
+            .into_iter()
+            .chain(servers)
+            .map(|node| agent(node, &self.manifests))
+            .collect();
+        self.wait_for("d1 has programmed both services", |table| {
             table.matches("  -> 10.").count() == 6
         });
+        for node in self.topology.real_servers() {
+            eventually(TIMEOUT, "the real servers have the VIP", || {
+                let addresses = node
+                    .netns
+                    .sh("ip -brief address show dev weir0 2>/dev/null || true");
+                addresses.contains("10.0.0.200").then_some(())
+            });
+        }
         println!(
-            "    {} ms after the agents were started, d1's kernel has both services.",
+            "    {} ms after they were started, director and real servers are as they should be.",
             begin.elapsed().as_millis()
         );
-        cluster
+    }
+
+    fn shows_who_answers(&self) {
+        say(
+            "Who has the VIP?",
+            "The director has it on its interface, the real servers on a link that nobody hears of:",
+        );
+        for node in [&self.topology.d1, &self.topology.rs1] {
+            let line = "ip -brief address show to 10.0.0.200";
+            show_command(node.name(), line);
+            print!("{}", indent(&node.netns.sh(line)));
+        }
+        show_command("rs1", "nft list table arp weir");
+        print!(
+            "{}",
+            indent(&self.topology.rs1.netns.sh("nft list table arp weir"))
+        );
+        assert_eq!(self.who_answers(), 0, "only the director answers");
+        pause();
+    }
+
+    /// The group names another node, and every request goes on being answered.
+    fn moves_the_role(&self) {
+        say(
+            "The other director",
+            "The DirectorGroup names d2 instead of d1. d1 gives the VIP up, d2 takes it and tells everybody.",
+        );
+        let file = self.manifests.join("director-group.yaml");
+        let text = fs::read_to_string(&file).expect("the example is there");
+        let temporary = Path::new("/run/group.yaml");
+        fs::write(temporary, text.replace("activeNode: d1", "activeNode: d2"))
+            .expect("the folder can be written");
+        show_command(
+            "d1",
+            "sed -i 's/activeNode: d1/activeNode: d2/' manifests/director-group.yaml",
+        );
+        fs::rename(temporary, &file).expect("one file system");
+        eventually(TIMEOUT, "the client has been told", || {
+            let mac = self.topology.client.route().neighbour(FRONT, VIP4)?;
+            (self.topology.owner(mac) == "d2").then_some(())
+        });
+        println!("    The client knows that 10.0.0.200 is d2 now: it was told, it did not ask.");
+        let seen = self.ask(VIP4);
+        assert!(seen.failures.is_empty() && seen.answers.len() == 3, "{seen}");
+        println!("    Thirty requests: {}", spread(&seen));
     }
 
     fn d1(&self) -> &Node {
@@ -161,12 +267,7 @@ impl Cluster {
         for address in [VIP4, vip(API_VIP)] {
             let seen = self.ask(address);
             assert!(seen.failures.is_empty(), "{seen}");
-            let spread: Vec<String> = seen
-                .answers
-                .iter()
-                .map(|(name, count)| format!("{name}: {count}"))
-                .collect();
-            println!("    {address}:80   {}", spread.join(", "));
+            println!("    {address}:80   {}", spread(&seen));
         }
         pause();
     }
@@ -266,7 +367,7 @@ impl Cluster {
         fs::write(temporary, wrong).expect("the folder can be written");
         fs::rename(temporary, &file).expect("one file system");
         let log = eventually(TIMEOUT, "the agent names the field", || {
-            let log = self.d1_agent.log();
+            let log = self.agents[0].log();
             let line = log
                 .lines()
                 .position(|line| line.contains("ERROR unknown field"))?;
@@ -282,13 +383,22 @@ impl Cluster {
     }
 
     fn last_line_with(&self, word: &str) -> String {
-        self.d1_agent
+        self.agents[0]
             .log()
             .lines()
             .rfind(|line| line.contains(word))
             .unwrap_or_default()
             .to_owned()
     }
+}
+
+/// "rs1: 10, rs2: 10".
+fn spread(seen: &Histogram) -> String {
+    let each = seen
+        .answers
+        .iter()
+        .map(|(name, count)| format!("{name}: {count}"));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 fn vip(text: &str) -> IpAddr {
@@ -300,14 +410,16 @@ fn state(node: &Node) -> String {
 }
 
 fn agent(node: &Node, manifests: &Path) -> Process {
-    let mut command = Command::new("weir");
+    let mut command = Command::new("setpriv");
     command.args([
-        "agent",
-        "--node-name",
-        node.name(),
-        "--node-labels",
-        "weir.dev/role=director",
+        "--no-new-privs",
+        "--bounding-set=-all,+net_admin,+net_raw",
+        "--inh-caps=-all",
     ]);
+    command.args(["weir", "agent", "--node-name", node.name()]);
+    if node.name().starts_with('d') {
+        command.args(["--node-labels", "weir.dev/role=director"]);
+    }
     command.args([
         "--audit-interval",
         AUDIT,
