@@ -393,7 +393,11 @@ fn ten_thousand_destinations_are_programmed_and_read_without_losing_one() {
         let mut kernel = KernelTable::open().unwrap();
         let outcome = kernel.apply(&diff(&Table::default(), &wanted, |_| false));
         assert_eq!((outcome.applied, outcome.failures), (11_000, vec![]));
-        assert_eq!(kernel.list().unwrap(), wanted);
+        // The kernel remembers its place in a dump by a number that counts the services of all namespaces: a service that
+        // comes or goes in another one meanwhile, as beside this test, makes it skip some.
+        eventually(Duration::from_secs(30), "all that was programmed is read", || {
+            (kernel.list().unwrap() == wanted).then_some(())
+        });
     });
 }
 
