@@ -212,3 +212,53 @@ fn settings_get_back_what_they_were_unless_somebody_has_changed_them_since() {
     fleet.settle();
     assert_eq!([value("arp_ignore"), value("arp_announce")], ["2", "0"]);
 }
+
+/// Killed at any of its messages to the kernel, what it left is finished, or taken back, by the next.
+#[test]
+#[ignore = "needs the lab VM: make test-kernel"]
+fn what_was_killed_half_way_is_finished_by_the_next() {
+    let topology = Topology::new();
+    let rs1 = &topology.rs1;
+    rs1.netns.sh("modprobe -a ipip fou");
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let by_settings = group("d1", "  arpSuppression: Sysctl\n");
+    let tunnel = "method: Tunnel, tunnel: {type: GUE, port: 6080}, arpSuppression: Nftables";
+    let service = |name: &str, vip: &str, forwarding: &str| {
+        let listeners = ["protocol: TCP, port: 80"];
+        let forwarding = format!("forwarding: {{{forwarding}}}");
+        fleet::service(name, &[vip.parse().unwrap()], None, &listeners, &[&forwarding])
+    };
+    let wanted = service("gue", "10.0.0.200", tunnel)
+        + &service("quiet", "10.0.0.202", "method: DirectRoute")
+        + &real_servers(&[rs1], "four", Node::front4);
+    std::fs::write(path("nothing.yaml"), &by_settings).unwrap();
+    std::fs::write(path("wanted.yaml"), by_settings + "\n" + &wanted).unwrap();
+    let weir = |act: &str, file: &str| {
+        format!(
+            "{WEIR} {act} --node-name rs1 --state-dir {} -f {}",
+            path("state"),
+            path(file)
+        )
+    };
+    let before = traces::of(rs1);
+    let mut died = 0;
+    for message in 1.. {
+        let killed_before = died;
+        for file in ["wanted.yaml", "nothing.yaml"] {
+            let line = format!(
+                "strace -f -qq -o /dev/null -e trace=sendto -e inject=sendto:signal=KILL:when={message} {}",
+                weir("apply", file)
+            );
+            died += usize::from(!rs1.netns.output(&["sh", "-c", &line]).status.success());
+            rs1.netns.sh(&weir("apply", file));
+        }
+        if died == killed_before {
+            break;
+        }
+    }
+    assert!(died > 20, "it was killed {died} times");
+    assert_eq!(traces::difference(&before, &traces::of(rs1)), "");
+    rs1.netns.sh(&weir("apply", "wanted.yaml"));
+    rs1.netns.sh(&weir("plan --detailed-exitcode", "wanted.yaml"));
+}

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! weir host 1 5c0f4b7a90d1e233
-//! {"sysctls":{"net.ipv4.ip_forward":{"before":"0","set":"1"}},"guePorts":[{"ipv6":false,"port":6080}]}
+//! {"sysctls":{"net.ipv4.ip_forward":{"before":"0","set":"1"}},"guePorts":[{"ipv6":false,"port":6080}],"links":[]}
 //! ```
 //!
 //! The number is a digest of the second line. A file that does not match it counts for nothing: what it recorded is not
@@ -29,6 +29,8 @@ const HEADER: &str = "weir host 1";
 pub(super) struct Record {
     pub(super) sysctls: BTreeMap<Box<str>, ChangedSysctl>,
     pub(super) gue_ports: BTreeSet<GuePort>,
+    /// Links that are being made: the kernel takes the alias that shows whose a link is only once it has the link.
+    pub(super) links: BTreeSet<Box<str>>,
 }
 
 /// The record as it is written.
@@ -37,6 +39,7 @@ pub(super) struct Record {
 struct Form {
     sysctls: BTreeMap<Box<str>, SysctlForm>,
     gue_ports: Vec<PortForm>,
+    links: BTreeSet<Box<str>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -116,6 +119,7 @@ fn print(record: &Record) -> io::Result<String> {
     let form = Form {
         sysctls: sysctls.collect(),
         gue_ports: ports.collect(),
+        links: record.links.clone(),
     };
     let body = serde_json::to_string(&form)?;
     Ok(format!("{HEADER} {:016x}\n{body}\n", digest::text(&body)))
@@ -128,7 +132,11 @@ fn parse(text: &str) -> Option<Record> {
     if u64::from_str_radix(sum, 16).ok()? != digest::text(body) {
         return None;
     }
-    let Form { sysctls, gue_ports } = serde_json::from_str(body).ok()?;
+    let Form {
+        sysctls,
+        gue_ports,
+        links,
+    } = serde_json::from_str(body).ok()?;
     let sysctls = sysctls
         .into_iter()
         .map(|(name, SysctlForm { before, set })| (name, ChangedSysctl { before, set }));
@@ -138,6 +146,7 @@ fn parse(text: &str) -> Option<Record> {
     Some(Record {
         sysctls: sysctls.collect(),
         gue_ports: ports.collect(),
+        links,
     })
 }
 
@@ -158,6 +167,7 @@ mod tests {
             .write(|record| {
                 record.sysctls.insert("net.ipv4.ip_forward".into(), changed);
                 record.gue_ports.insert(port);
+                record.links.insert("weir0".into());
             })
             .unwrap();
     }

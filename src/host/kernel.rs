@@ -173,15 +173,38 @@ impl KernelHost {
         self.journal.write(forget).map_err(not_recorded)
     }
 
+    /// Makes a link and marks it as Weir's. A crash in between leaves one without the mark, which the journal tells from
+    /// somebody else's of that name.
     fn add_link(&mut self, name: &str, kind: LinkKind) -> Result<(), Message> {
+        let was_begun = self.journal.record().links.contains(name);
+        let begin = |record: &mut Record| {
+            record.links.insert(name.into());
+        };
+        self.journal.write(begin).map_err(not_recorded)?;
+        let made = self.make_link(name, kind, was_begun).and_then(|()| {
+            let write = |message: &mut crate::netlink::MessageWriter<'_>| {
+                rtnetlink::write_alias_and_up(message, name)
+            };
+            self.route
+                .request(message::NEW_LINK, 0, write, |_, _| {})
+                .map_err(told)
+        });
+        let end = |record: &mut Record| {
+            record.links.remove(name);
+        };
+        self.journal.write(end).map_err(not_recorded)?;
+        made
+    }
+
+    fn make_link(&mut self, name: &str, kind: LinkKind, was_begun: bool) -> Result<(), Message> {
         let create = flags::CREATE | flags::EXCLUSIVE;
-        for attempt in 1.. {
+        let mut attempt = 1;
+        loop {
             let write = |message: &mut crate::netlink::MessageWriter<'_>| {
                 rtnetlink::write_new_link(message, name, kind)
             };
             match self.route.request(message::NEW_LINK, create, write, |_, _| {}) {
-                Ok(()) => break,
-                Err(NetlinkError::Refused(Refused(EOPNOTSUPP))) if attempt < TRIES => {}
+                Err(NetlinkError::Refused(Refused(EOPNOTSUPP))) if attempt < TRIES => attempt += 1,
                 Err(NetlinkError::Refused(Refused(EOPNOTSUPP))) => {
                     let driver = kind.driver();
                     return Err(format!(
@@ -190,6 +213,7 @@ impl KernelHost {
                     )
                     .into());
                 }
+                Err(NetlinkError::Refused(Refused(EEXIST))) if was_begun => return Ok(()),
                 Err(NetlinkError::Refused(Refused(EEXIST))) => {
                     return Err(format!(
                         "there is one of that name, or one that does the same, which Weir did not make: ip link delete \
@@ -198,14 +222,9 @@ impl KernelHost {
                     )
                     .into());
                 }
-                Err(error) => return Err(told(error)),
+                result => return result.map_err(told),
             }
         }
-        let write =
-            |message: &mut crate::netlink::MessageWriter<'_>| rtnetlink::write_alias_and_up(message, name);
-        self.route
-            .request(message::NEW_LINK, 0, write, |_, _| {})
-            .map_err(told)
     }
 
     fn delete_link(&mut self, name: &str) -> Result<(), Message> {
@@ -357,6 +376,7 @@ impl HostStore for KernelHost {
         let Record {
             sysctls: changed_sysctls,
             gue_ports: recorded,
+            links: _,
         } = self.journal.record().clone();
         let mut values = BTreeMap::new();
         let asked: BTreeSet<Box<str>> = sysctls.map(Box::from).collect();
