@@ -219,7 +219,6 @@ fn settings_get_back_what_they_were_unless_somebody_has_changed_them_since() {
 fn what_was_killed_half_way_is_finished_by_the_next() {
     let topology = Topology::new();
     let rs1 = &topology.rs1;
-    rs1.netns.sh("modprobe -a ipip fou");
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     let by_settings = group("d1", "  arpSuppression: Sysctl\n");

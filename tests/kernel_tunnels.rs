@@ -34,11 +34,6 @@ const GRE_CHECKSUM: &str = "{type: GRE, checksum: Full}";
 /// for: TCP, UDP, and a long upload. What goes to the real servers arrives with strict filters on.
 fn reaches(vip: IpAddr, tunnel: &str, family: &str, address: fn(&Node) -> IpAddr) {
     let topology = Topology::new();
-    // Drivers make links of their own when they are loaded, in all namespaces and for good.
-    topology
-        .d1
-        .netns
-        .sh("modprobe -a ipip sit ip_gre ip6_gre ip6_tunnel fou fou6");
     let servers = topology.real_servers();
     let _servers = servers.map(|node| Server::start(node, 80));
     for node in servers {

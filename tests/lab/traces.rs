@@ -17,8 +17,12 @@ const COMMANDS: [&str; 8] = [
     "ipvsadm -Sn; ipvsadm -Ln --timeout --daemon; ip fou show",
 ];
 
+/// Drivers make links of their own when they are loaded, in all namespaces and for good: that is nobody's trace.
+const DRIVERS: &str = "modprobe -a ipip sit ip_gre ip6_gre ip6_tunnel fou fou6";
+
 /// Links, addresses, rules, routes, nftables, IPVS, GUE ports and every setting of a node.
 pub fn of(node: &Node) -> String {
+    node.netns.sh(DRIVERS);
     let mut text = String::new();
     for command in COMMANDS {
         text += &format!("# {command}\n{}", node.netns.sh(command));
