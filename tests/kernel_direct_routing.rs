@@ -150,7 +150,7 @@ fn by_settings_real_servers_are_as_quiet_as_by_rules() {
 #[ignore = "needs the lab VM: make test-kernel"]
 fn what_a_real_server_asks_itself_does_not_poison_the_client() {
     let topology = Topology::new();
-    let _fleet = settled(
+    let mut fleet = settled(
         &topology,
         &[
             ("group.yaml", &group("d1", "")),
@@ -158,12 +158,14 @@ fn what_a_real_server_asks_itself_does_not_poison_the_client() {
         ],
     );
     announcements_do_not_poison(&topology);
-    // The test can fail: without the second rule the question is asked on behalf of the VIP.
+    // The test can fail: without the second rule, which the agent would repair, the question is asked on behalf of the VIP.
+    fleet.agent(&topology.rs1).signal(Signal::STOP);
     topology.rs1.netns.sh("nft flush chain arp weir output");
     assert_eq!(
         neighbour_after_a_question_of(&topology, &topology.rs1),
         topology.rs1.mac()
     );
+    fleet.agent(&topology.rs1).signal(Signal::CONT);
 }
 
 /// Each real server sends to the client from the VIP, for which it first has to ask who the client is.
