@@ -23,11 +23,13 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use weir::api::{DirectorGroup, RealServer, VirtualService};
+use weir::api::{DirectorGroup, RealServer, ReferenceGrant, VirtualService};
 use weir::host::{self, Current};
 use weir::ipvs::{Change, diff};
 use weir::plan::validate::{self, Validation};
@@ -141,8 +143,9 @@ fn run(case: &Path) -> String {
 
 /// What a source would report of a document.
 fn report(object: &Value) -> Update {
-    let kind = Kind::ALL
+    let kind = [Kind::Service, Kind::EndpointSlice, Kind::ReferenceGrant]
         .into_iter()
+        .chain(Kind::OWN)
         .find(|kind| object["kind"] == kind.name())
         .unwrap();
     let metadata = &object["metadata"];
@@ -160,6 +163,13 @@ fn report(object: &Value) -> Update {
         Kind::DirectorGroup => put::<DirectorGroup, _>(name, object, validate::director_group, |form| {
             Form::DirectorGroup(Box::new(form))
         }),
+        Kind::Service => put::<Service, _>(name, object, validate::service, Form::Service),
+        Kind::EndpointSlice => {
+            put::<EndpointSlice, _>(name, object, validate::endpoint_slice, Form::EndpointSlice)
+        }
+        Kind::ReferenceGrant => {
+            put::<ReferenceGrant, _>(name, object, validate::reference_grant, Form::ReferenceGrant)
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! | `director_group` | DirectorGroup: which nodes balance, and how they share the work |
 //! | `node_state` | NodeState: what one node's agent has programmed |
 //! | `forwarding`, `health_check`, `selector`, `duration` | parts that several resources have |
+//! | `reference_grant` | ReferenceGrant of the Gateway API, which Weir only reads |
 //! | `condition` | conditions and their reasons |
 //! | `rules` | what the schema cannot say: each rule as CEL with its message |
 //! | `crds` | the CustomResourceDefinitions |
@@ -23,6 +24,7 @@ mod forwarding;
 mod health_check;
 mod node_state;
 mod real_server;
+mod reference_grant;
 pub mod rules;
 mod selector;
 mod virtual_service;
@@ -43,6 +45,7 @@ pub use node_state::{
     PreflightReport, Programmed, RoleReport,
 };
 pub use real_server::{AdminState, RealServer, RealServerSpec, RealServerStatus};
+pub use reference_grant::{ReferenceGrant, ReferenceGrantFrom, ReferenceGrantSpec, ReferenceGrantTo};
 pub use selector::{LabelSelector, LabelSelectorRequirement, SelectorOperator};
 pub use virtual_service::{
     AddressPoolRef, Backend, DirectorGroupRef, Draining, Fallback, FirewallMark, IpFamily, Listener,

@@ -9,6 +9,7 @@ use crate::ipvs::{
     ServiceKey, Weight,
 };
 
+use super::endpoints::{Referred, Unresolved};
 use super::finding::{Finding, NamespacedName, ObjectRef, Reason};
 use super::services::{KernelService, services};
 use super::snapshot::Snapshot;
@@ -38,8 +39,9 @@ pub(super) fn want(
         synchronized,
     };
     let selected = select(snapshot, name, service, &mut wanted.findings);
+    let referred = refer(snapshot, &wish, &mut wanted.findings);
     for KernelService { key, .. } in services(snapshot, name, service, &mut wanted.findings) {
-        let entry = entry(&key, &wish, &selected, &mut wanted.findings);
+        let entry = entry(&key, &wish, &selected, &referred, &mut wanted.findings);
         wanted.entries.push((key, entry));
     }
     // The same real server is looked at for every key, and what is wrong with it is the same for all.
@@ -71,8 +73,11 @@ fn select<'a>(
 ) -> Vec<Selected<'a>> {
     let mut selected = Vec::new();
     for backend in &service.backends {
+        let Some(selector) = backend.source.selector() else {
+            continue;
+        };
         let before = selected.len();
-        let servers = snapshot.select(&name.namespace, &backend.selector);
+        let servers = snapshot.select(&name.namespace, selector);
         selected.extend(servers.map(|(name, server)| Selected {
             name,
             server,
@@ -93,7 +98,140 @@ fn select<'a>(
     selected
 }
 
-fn entry(key: &ServiceKey, wish: &Wish<'_>, selected: &[Selected<'_>], findings: &mut Vec<Finding>) -> Entry {
+/// A backend that is a Service, with the endpoints it has.
+struct ReferredBackend<'a> {
+    backend: &'a ValidatedBackend,
+    service: NamespacedName,
+    referred: Referred,
+}
+
+/// The backends of a virtual service that are Services.
+fn refer<'a>(snapshot: &Snapshot, wish: &Wish<'a>, findings: &mut Vec<Finding>) -> Vec<ReferredBackend<'a>> {
+    let Wish { name, service, .. } = wish;
+    let mut all = Vec::new();
+    for backend in &service.backends {
+        let Some(reference) = backend.source.service() else {
+            continue;
+        };
+        let mut say = |field: &str, reason, message| {
+            let field = format!("spec.backends[{}].{field}", backend.index);
+            findings.push(Finding::new(
+                ObjectRef::virtual_service(name),
+                &field,
+                reason,
+                message,
+            ));
+        };
+        if backend.target_port.is_some() {
+            let message =
+                "has no effect beside serviceRef: the Service's own targetPort counts; leave it out";
+            say("targetPort", Reason::Mismatch, message.to_owned());
+        }
+        let target = reference.target(&name.namespace);
+        let method = service.forwarding.method;
+        if !translates(method) {
+            let message = format!(
+                "the pods of a Service are reached by method Masquerade only, not yet by {}: say Masquerade, or name \
+                 RealServers",
+                method_word(method)
+            );
+            say("serviceRef", Reason::NotSupported, message);
+            continue;
+        }
+        match snapshot.resolve(&name.namespace, reference) {
+            Err(Unresolved { reason, message }) => say("serviceRef", reason, message),
+            Ok(referred) => {
+                if referred.endpoints.is_empty() {
+                    let message = format!(
+                        "Service {target} has no endpoints: its selector selects no pod that runs, or it has none and \
+                         nobody has written EndpointSlices"
+                    );
+                    say("serviceRef", Reason::Empty, message);
+                }
+                all.push(ReferredBackend {
+                    backend,
+                    service: target,
+                    referred,
+                });
+            }
+        }
+    }
+    all
+}
+
+/// The destinations of a key that the endpoints of a Service are.
+fn endpoints(
+    key: &ServiceKey,
+    wish: &Wish<'_>,
+    of: &ReferredBackend<'_>,
+    findings: &mut Vec<Finding>,
+) -> Vec<(DestinationKey, Destination)> {
+    let ReferredBackend {
+        backend,
+        service,
+        referred,
+    } = of;
+    let mut unfit = |field: &str, message| {
+        let field = format!("spec.backends[{}].serviceRef{field}", backend.index);
+        findings.push(Finding::new(
+            ObjectRef::virtual_service(wish.name),
+            &field,
+            Reason::Mismatch,
+            message,
+        ));
+    };
+    if let ServiceKey::Address { protocol, .. } = key
+        && *protocol != referred.protocol
+    {
+        unfit(
+            ".port",
+            format!(
+                "this port of Service {service} is {}, which clients of {key} do not speak: name a port that is {protocol}",
+                referred.protocol
+            ),
+        );
+        return Vec::new();
+    }
+    let family = key.family();
+    let fitting = || {
+        referred
+            .endpoints
+            .iter()
+            .filter(|endpoint| Family::of(endpoint.address) == family)
+    };
+    if fitting().next().is_none() && !referred.endpoints.is_empty() {
+        unfit(
+            "",
+            format!("Service {service} has no {family} endpoints for {key}: give it both families"),
+        );
+    }
+    fitting()
+        .map(|endpoint| {
+            let method = ForwardingMethod::Masquerade;
+            let port = port_behind(key, wish.service, method, endpoint.port);
+            let (Ok(port) | Err(port)) = port;
+            let weight = if endpoint.takes {
+                u64::from(backend.weight)
+            } else {
+                0
+            };
+            let destination = Destination {
+                weight: Weight::saturating(weight),
+                ..Destination::new(method, 0)
+            };
+            let address = endpoint.address;
+            (DestinationKey { address, port }, destination)
+        })
+        .collect()
+}
+
+fn entry(
+    key: &ServiceKey,
+    wish: &Wish<'_>,
+    selected: &[Selected<'_>],
+    referred: &[ReferredBackend<'_>],
+    findings: &mut Vec<Finding>,
+) -> Entry {
     let name = wish.name;
     let mut destinations = BTreeMap::new();
     let mut holders: BTreeMap<DestinationKey, &Arc<str>> = BTreeMap::new();
@@ -130,6 +268,12 @@ fn entry(key: &ServiceKey, wish: &Wish<'_>, selected: &[Selected<'_>], findings:
                     destinations.insert(destination_key, destination);
                 }
             },
+        }
+    }
+    // What a RealServer says of an address counts more than what an endpoint is by default.
+    for one in referred {
+        for (key, destination) in endpoints(key, wish, one, findings) {
+            destinations.entry(key).or_insert(destination);
         }
     }
     let idle = destinations

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// The kinds that users write.
+/// The kinds that planning knows: those that users write for Weir, and those of Kubernetes that these refer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// DirectorGroup, of the whole cluster.
@@ -12,11 +12,17 @@ pub enum Kind {
     RealServer,
     /// VirtualService, of a namespace.
     VirtualService,
+    /// Service of Kubernetes, of a namespace.
+    Service,
+    /// EndpointSlice of Kubernetes, of a namespace.
+    EndpointSlice,
+    /// ReferenceGrant of the Gateway API, of a namespace.
+    ReferenceGrant,
 }
 
 impl Kind {
-    /// All kinds.
-    pub const ALL: [Self; 3] = [Self::DirectorGroup, Self::RealServer, Self::VirtualService];
+    /// The kinds that users write for Weir.
+    pub const OWN: [Self; 3] = [Self::DirectorGroup, Self::RealServer, Self::VirtualService];
 
     /// The name in a manifest.
     pub fn name(self) -> &'static str {
@@ -24,6 +30,9 @@ impl Kind {
             Self::DirectorGroup => "DirectorGroup",
             Self::RealServer => "RealServer",
             Self::VirtualService => "VirtualService",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::ReferenceGrant => "ReferenceGrant",
         }
     }
 
@@ -80,7 +89,16 @@ impl ObjectRef {
         }
     }
 
-    fn namespaced(kind: Kind, name: &NamespacedName) -> Self {
+    /// Its name in its namespace, where its kind has them.
+    pub fn namespaced_name(&self) -> Option<NamespacedName> {
+        Some(NamespacedName {
+            namespace: self.namespace.clone()?,
+            name: self.name.clone(),
+        })
+    }
+
+    /// Names an object of a kind that lives in namespaces.
+    pub fn namespaced(kind: Kind, name: &NamespacedName) -> Self {
         Self {
             kind,
             namespace: Some(name.namespace.clone()),
@@ -113,6 +131,8 @@ pub enum Reason {
     NotFound,
     /// A selection holds nothing.
     Empty,
+    /// The object may not name the one it names.
+    NotPermitted,
     /// Values of two objects do not fit together.
     Mismatch,
     /// All is as asked for, but has an effect that may surprise.
@@ -128,6 +148,7 @@ impl Reason {
             Self::Conflict => "Conflict",
             Self::NotFound => "NotFound",
             Self::Empty => "Empty",
+            Self::NotPermitted => "NotPermitted",
             Self::Mismatch => "Mismatch",
             Self::Notice => "Notice",
         }

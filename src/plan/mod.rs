@@ -10,6 +10,7 @@
 //! | `validated` | what planning needs of a resource |
 //! | `snapshot`, `namespace` | all objects, and which virtual services a change concerns |
 //! | `scope` | the virtual services that a pass looks at |
+//! | `endpoints` | Services, their endpoints, and who may refer to them |
 //! | `claims`, `marks` | who has which address, port and mark |
 //! | `roles` | the node, and its part in each director group |
 //! | `services` | one virtual service → the services of the kernel it is made of |
@@ -21,6 +22,7 @@
 
 mod claims;
 mod desired;
+mod endpoints;
 mod finding;
 mod interner;
 mod marks;

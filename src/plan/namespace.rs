@@ -63,7 +63,8 @@ impl Namespace {
                 service
                     .backends
                     .iter()
-                    .any(|backend| backend.selector.matches(labels))
+                    .filter_map(|backend| backend.source.selector())
+                    .any(|selector| selector.matches(labels))
             });
             if selects {
                 scope.insert(NamespacedName {

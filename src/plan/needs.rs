@@ -227,7 +227,9 @@ impl<'a> Planner<'a> {
         let (snapshot, namespace, service) = (self.snapshot, self.name.namespace.clone(), self.service);
         service.backends.iter().flat_map(move |backend| {
             let namespace = namespace.clone();
-            let servers = snapshot.select(&namespace, &backend.selector).collect::<Vec<_>>();
+            let selector = backend.source.selector();
+            let servers = selector.map(|selector| snapshot.select(&namespace, selector));
+            let servers = servers.into_iter().flatten().collect::<Vec<_>>();
             servers.into_iter().map(move |(name, server)| {
                 let name = NamespacedName {
                     namespace: namespace.clone(),

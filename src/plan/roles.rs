@@ -58,6 +58,13 @@ impl Node {
         }
     }
 
+    /// Whether it may have to balance anything.
+    pub fn may_direct(&self, snapshot: &Snapshot) -> bool {
+        let alone = self.directing == Directing::AlsoAlone && !snapshot.knows_director_groups();
+        let mut groups = snapshot.director_groups();
+        alone || groups.any(|(_, group)| self.role(group) != Role::None)
+    }
+
     /// The node's part for a virtual service, and what is to be said where its group is missing.
     pub(super) fn role_for(
         &self,

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::claims::{Claim, Claimed, Claims};
+use super::endpoints::{Endpoints, Referred, Unresolved};
 use super::finding::{Finding, Kind, NamespacedName, ObjectRef, Reason};
 use super::interner::Interner;
 use super::marks::{MarkMask, MarkOwner, Marks};
@@ -13,7 +14,8 @@ use super::namespace::Namespace;
 use super::scope::Scope;
 use super::validate::Remark;
 use super::validated::{
-    Listen, Ports, Selector, ValidatedDirectorGroup, ValidatedRealServer, ValidatedVirtualService,
+    BackendSource, Listen, Ports, Selector, ServiceReference, ValidatedDirectorGroup, ValidatedEndpointSlice,
+    ValidatedRealServer, ValidatedReferenceGrant, ValidatedService, ValidatedVirtualService,
 };
 
 /// What a source reports of one object.
@@ -41,6 +43,12 @@ pub enum Form {
     RealServer(ValidatedRealServer),
     /// A director group.
     DirectorGroup(Box<ValidatedDirectorGroup>),
+    /// A Service.
+    Service(ValidatedService),
+    /// Some of its endpoints.
+    EndpointSlice(ValidatedEndpointSlice),
+    /// Who may refer to Services from another namespace.
+    ReferenceGrant(ValidatedReferenceGrant),
 }
 
 /// All objects that a source has reported.
@@ -48,6 +56,7 @@ pub enum Form {
 pub struct Snapshot {
     namespaces: BTreeMap<Arc<str>, Namespace>,
     director_groups: BTreeMap<Arc<str>, ValidatedDirectorGroup>,
+    endpoints: Endpoints,
     claims: Claims,
     marks: Marks,
     /// Virtual services by director group.
@@ -115,26 +124,40 @@ impl Snapshot {
         if self.holds(object, &form) {
             return;
         }
+        let name = self.namespaced_name(object);
         match form {
             Form::DirectorGroup(group) => {
                 self.director_groups.insert(object.name.clone(), *group);
                 self.touch_group(&object.name, scope);
             }
-            Form::VirtualService(service) => {
-                let Some(name) = self.namespaced_name(object) else {
-                    return;
-                };
-                self.remove_virtual_service(&name, scope);
-                self.put_virtual_service(name, *service, scope);
+            // All other kinds live in namespaces.
+            form => {
+                if let Some(name) = name {
+                    self.put_namespaced(name, form, scope);
+                }
             }
-            Form::RealServer(server) => self.put_real_server(object, server, scope),
         }
     }
 
-    fn put_real_server(&mut self, object: &ObjectRef, server: ValidatedRealServer, scope: &mut Scope) {
-        let Some(name) = self.namespaced_name(object) else {
-            return;
-        };
+    fn put_namespaced(&mut self, name: NamespacedName, form: Form, scope: &mut Scope) {
+        match form {
+            Form::DirectorGroup(_) => {}
+            Form::VirtualService(service) => {
+                self.remove_virtual_service(&name, scope);
+                self.put_virtual_service(name, *service, scope);
+            }
+            Form::RealServer(server) => self.put_real_server(name, server, scope),
+            Form::Service(service) => self.endpoints.put_service(name, service, scope),
+            Form::EndpointSlice(slice) => {
+                let service = self.texts.intern(&slice.service);
+                self.endpoints
+                    .put_slice(name, ValidatedEndpointSlice { service, ..slice }, scope);
+            }
+            Form::ReferenceGrant(grant) => self.endpoints.put_grant(name, grant, scope),
+        }
+    }
+
+    fn put_real_server(&mut self, name: NamespacedName, server: ValidatedRealServer, scope: &mut Scope) {
         let namespace = self.namespaces.entry(name.namespace.clone()).or_default();
         match namespace.real_servers.get_mut(&name.name) {
             // Most changes leave the labels alone: then those who selected it still do, and nobody else.
@@ -171,22 +194,23 @@ impl Snapshot {
     }
 
     fn remove(&mut self, object: &ObjectRef, scope: &mut Scope) {
+        if object.kind == Kind::DirectorGroup {
+            self.director_groups.remove(&object.name);
+            self.touch_group(&object.name, scope);
+        }
+        let Some(name) = self.namespaced_name(object) else {
+            return;
+        };
         match object.kind {
-            Kind::DirectorGroup => {
-                self.director_groups.remove(&object.name);
-                self.touch_group(&object.name, scope);
-            }
+            Kind::DirectorGroup => {}
+            Kind::Service => self.endpoints.remove_service(&name, scope),
+            Kind::EndpointSlice => self.endpoints.remove_slice(&name, scope),
+            Kind::ReferenceGrant => self.endpoints.remove_grant(&name, scope),
             Kind::VirtualService => {
-                let Some(name) = self.namespaced_name(object) else {
-                    return;
-                };
                 self.remove_virtual_service(&name, scope);
                 scope.insert(name);
             }
             Kind::RealServer => {
-                let Some(name) = self.namespaced_name(object) else {
-                    return;
-                };
                 if let Some(namespace) = self.namespaces.get_mut(&name.namespace) {
                     namespace.remove_real_server(&name, scope);
                 }
@@ -218,12 +242,13 @@ impl Snapshot {
             .entry(service.director_group.clone())
             .or_default()
             .insert(name.clone());
+        self.endpoints.refer(&name, &service);
         let namespace = self.namespaces.entry(name.namespace.clone()).or_default();
         for backend in &mut service.backends {
-            backend.selector.labels = self.texts.labels(&backend.selector.labels);
-            namespace
-                .selecting_set(&backend.selector)
-                .insert(name.name.clone());
+            if let BackendSource::RealServers(selector) = &mut backend.source {
+                selector.labels = self.texts.labels(&selector.labels);
+                namespace.selecting_set(selector).insert(name.name.clone());
+            }
         }
         namespace.virtual_services.insert(name.name.clone(), service);
         scope.insert(name);
@@ -236,10 +261,15 @@ impl Snapshot {
         let Some(service) = namespace.virtual_services.remove(&name.name) else {
             return;
         };
-        for backend in &service.backends {
-            namespace.selecting_set(&backend.selector).remove(&name.name);
-            namespace.drop_empty_selecting(&backend.selector);
+        for selector in service
+            .backends
+            .iter()
+            .filter_map(|backend| backend.source.selector())
+        {
+            namespace.selecting_set(selector).remove(&name.name);
+            namespace.drop_empty_selecting(selector);
         }
+        self.endpoints.forget(name, &service);
         for claimed in Claimed::all(&service) {
             self.touch_rivals(&claimed, scope);
             let claim = Claim {
@@ -373,6 +403,20 @@ impl Snapshot {
             .filter(|(_, server)| selector.matches(&server.labels))
     }
 
+    /// Whether any virtual service refers to a Service.
+    pub fn refers_to_services(&self) -> bool {
+        self.endpoints.are_referred_to()
+    }
+
+    /// The endpoints that a backend of a virtual service of a namespace refers to.
+    pub(super) fn resolve(
+        &self,
+        namespace: &Arc<str>,
+        reference: &ServiceReference,
+    ) -> Result<Referred, Unresolved> {
+        self.endpoints.resolve(namespace, reference)
+    }
+
     /// What validation had to say of all objects.
     pub fn findings(&self) -> impl Iterator<Item = Finding> {
         self.remarks.iter().flat_map(|(object, remarks)| {
@@ -405,7 +449,13 @@ impl Snapshot {
             .namespace
             .as_ref()
             .and_then(|namespace| self.namespaces.get(namespace));
+        let name = object.namespaced_name();
         match form {
+            Form::Service(service) => name.is_some_and(|name| self.endpoints.service(&name) == Some(service)),
+            Form::EndpointSlice(slice) => name.is_some_and(|name| self.endpoints.slice(&name) == Some(slice)),
+            Form::ReferenceGrant(grant) => {
+                name.is_some_and(|name| self.endpoints.grant(&name) == Some(grant))
+            }
             Form::DirectorGroup(group) => self.director_groups.get(&object.name) == Some(&**group),
             Form::VirtualService(service) => namespace
                 .is_some_and(|namespace| namespace.virtual_services.get(&object.name) == Some(&**service)),
@@ -421,7 +471,11 @@ impl Snapshot {
             .namespace
             .as_ref()
             .and_then(|namespace| self.namespaces.get(namespace));
+        let name = object.namespaced_name();
         match object.kind {
+            Kind::Service => name.is_some_and(|name| self.endpoints.service(&name).is_some()),
+            Kind::EndpointSlice => name.is_some_and(|name| self.endpoints.slice(&name).is_some()),
+            Kind::ReferenceGrant => name.is_some_and(|name| self.endpoints.grant(&name).is_some()),
             Kind::DirectorGroup => self.director_groups.contains_key(&object.name),
             Kind::RealServer => {
                 namespace.is_some_and(|namespace| namespace.real_servers.contains_key(&object.name))

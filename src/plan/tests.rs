@@ -155,3 +155,21 @@ fn timeouts_are_whole_seconds_and_zero_where_none_is_asked_for() {
     };
     assert_eq!(group.timeouts, Some(expected));
 }
+
+#[test]
+fn who_is_in_no_group_directs_nothing() {
+    let mut snapshot = Snapshot::default();
+    let alone = Node {
+        directing: Directing::AlsoAlone,
+        ..Node::default()
+    };
+    assert!(alone.may_direct(&snapshot) && !node("n1", "director").may_direct(&snapshot));
+    put_group(
+        &mut snapshot,
+        "edge",
+        json!({"failover": {"type": "Static", "static": {"activeNode": "n1"}}}),
+    );
+    assert!(node("n1", "director").may_direct(&snapshot), "the active one");
+    assert!(node("n2", "director").may_direct(&snapshot), "a standby");
+    assert!(!node("n3", "worker").may_direct(&snapshot) && !alone.may_direct(&snapshot));
+}

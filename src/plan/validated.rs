@@ -2,6 +2,7 @@
 //! holds a hundred thousand of them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -9,6 +10,8 @@ use std::time::Duration;
 
 use crate::host::ArpSuppression;
 use crate::ipvs::{Family, ForwardingMethod, Protocol, Scheduler, SchedulerFlags};
+
+use super::finding::NamespacedName;
 
 /// A VirtualService whose fields make sense.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,14 +151,150 @@ pub struct ValidatedPersistence {
 /// A source of real servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValidatedBackend {
-    /// Which RealServers of the namespace.
-    pub selector: Selector,
+    /// Who they are.
+    pub source: BackendSource,
     /// Multiplies each one's weight.
     pub weight: u32,
     /// Where they listen, unless one says its own port.
     pub target_port: Option<u16>,
     /// Its place in the resource's list, for findings.
     pub index: u8,
+}
+
+/// Who the real servers of a backend are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BackendSource {
+    /// RealServers of the namespace.
+    RealServers(Selector),
+    /// The endpoints of a Service.
+    Service(ServiceReference),
+}
+
+impl BackendSource {
+    /// Which RealServers, if they are.
+    pub fn selector(&self) -> Option<&Selector> {
+        match self {
+            Self::RealServers(selector) => Some(selector),
+            Self::Service(_) => None,
+        }
+    }
+
+    /// Which Service, if it is one.
+    pub fn service(&self) -> Option<&ServiceReference> {
+        match self {
+            Self::RealServers(_) => None,
+            Self::Service(reference) => Some(reference),
+        }
+    }
+}
+
+/// A port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceReference {
+    /// The Service's namespace, if it is another one.
+    pub namespace: Option<Arc<str>>,
+    /// The Service's name.
+    pub name: Arc<str>,
+    /// The port's name or number.
+    pub port: Arc<str>,
+}
+
+impl ServiceReference {
+    /// The Service that is meant in a namespace.
+    pub fn target(&self, namespace: &Arc<str>) -> NamespacedName {
+        NamespacedName {
+            namespace: self.namespace.as_ref().unwrap_or(namespace).clone(),
+            name: self.name.clone(),
+        }
+    }
+}
+
+/// A Service, as far as somebody can refer to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValidatedService {
+    /// Whether it stands for a name outside, and has no endpoints.
+    pub external_name: bool,
+    /// Its ports.
+    pub ports: Box<[ServicePort]>,
+}
+
+/// A port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its name; an only port may have none.
+    pub name: Arc<str>,
+    /// Its number.
+    pub port: u16,
+    /// Its transport protocol.
+    pub protocol: Protocol,
+}
+
+impl ServicePort {
+    /// Whether a reference means it, by name or by number.
+    pub fn is_called(&self, name: &str) -> bool {
+        *self.name == *name || name.parse() == Ok(self.port)
+    }
+}
+
+/// `http (80)`, `80`.
+impl fmt::Display for ServicePort {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.name.is_empty() {
+            write!(formatter, "{}", self.port)
+        } else {
+            write!(formatter, "{} ({})", self.name, self.port)
+        }
+    }
+}
+
+/// Some of the endpoints of a Service, all of one address family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValidatedEndpointSlice {
+    /// The Service, of the same namespace.
+    pub service: Arc<str>,
+    /// Where each of the endpoints listens, by the names of the Service's ports.
+    pub ports: Box<[EndpointPort]>,
+    /// Their addresses, and how they are.
+    pub endpoints: Box<[(IpAddr, EndpointState)]>,
+}
+
+/// Where endpoints listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointPort {
+    /// The name of the Service's port.
+    pub name: Arc<str>,
+    /// The number; without one, wherever clients connect.
+    pub port: Option<u16>,
+    /// The transport protocol.
+    pub protocol: Protocol,
+}
+
+/// How an endpoint is, from worst to best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EndpointState {
+    /// It does not serve.
+    Idle,
+    /// It is about to end but still serves.
+    Ending,
+    /// It serves.
+    Ready,
+}
+
+/// Who may refer to the Services of a namespace from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValidatedReferenceGrant {
+    /// Namespaces whose virtual services may.
+    pub from: Box<[Arc<str>]>,
+    /// To which Services; nothing means all.
+    pub to: Option<Box<[Arc<str>]>>,
+}
+
+impl ValidatedReferenceGrant {
+    /// Whether a virtual service of a namespace may refer to a Service.
+    pub fn permits(&self, from: &str, service: &str) -> bool {
+        let names_it = |to: &[Arc<str>]| to.iter().any(|name| **name == *service);
+        self.from.iter().any(|namespace| **namespace == *from) && self.to.as_deref().is_none_or(names_it)
+    }
 }
 
 /// The sorry server.

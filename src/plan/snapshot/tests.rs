@@ -105,7 +105,8 @@ fn selecting(snapshot: &Snapshot, object: &ObjectRef) -> BTreeSet<NamespacedName
         service
             .backends
             .iter()
-            .any(|backend| backend.selector.matches(&server.labels))
+            .filter_map(|backend| backend.source.selector())
+            .any(|selector| selector.matches(&server.labels))
     };
     snapshot
         .virtual_services()
@@ -115,11 +116,12 @@ fn selecting(snapshot: &Snapshot, object: &ObjectRef) -> BTreeSet<NamespacedName
 }
 
 /// What an index holds, keys without anything included.
-fn index_sizes(snapshot: &Snapshot) -> [usize; 6] {
+fn index_sizes(snapshot: &Snapshot) -> [usize; 7] {
     let sum = |size: fn(&Namespace) -> usize| snapshot.namespaces.values().map(size).sum();
     [
         snapshot.claims.len() + snapshot.marks.len(),
         snapshot.by_group.len(),
+        snapshot.endpoints.len(),
         snapshot.remarks.len(),
         sum(|namespace| namespace.by_label.len()),
         sum(|namespace| namespace.selecting.len()),
@@ -240,6 +242,6 @@ proptest! {
         for object in objects {
             snapshot.update(Update::Delete(object));
         }
-        prop_assert_eq!(index_sizes(&snapshot), [0; 6]);
+        prop_assert_eq!(index_sizes(&snapshot), [0; 7]);
     }
 }

@@ -7,6 +7,7 @@
 //! A field that asks for what this version does not do is a finding as well, but the rest of the object is used.
 
 mod director_group;
+mod kubernetes;
 mod parts;
 mod real_server;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use crate::api::rules::Rule;
 use super::finding::Reason;
 
 pub use director_group::director_group;
+pub use kubernetes::{endpoint_slice, reference_grant, service};
 pub use real_server::real_server;
 pub use virtual_service::virtual_service;
 

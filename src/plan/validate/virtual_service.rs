@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::api::{self, rules};
 use crate::ipvs::{Family, ForwardingMethod, Protocol, Scheduler, SchedulerFlags};
 use crate::plan::validated::{
-    Listen, Ports, ValidatedBackend, ValidatedFallback, ValidatedForwarding, ValidatedPersistence,
-    ValidatedVirtualService,
+    BackendSource, Listen, Ports, ServiceReference, ValidatedBackend, ValidatedFallback, ValidatedForwarding,
+    ValidatedPersistence, ValidatedVirtualService,
 };
 
 use super::{Checker, Validation, is_label, parse_address, parts, port};
@@ -377,13 +377,19 @@ fn check_backend(at: &mut Checker, backend: &api::Backend, index: u8) -> Option<
             at.text("port", port, 1, 63);
         });
     }
-    at.not_supported("serviceRef", service_ref.is_some());
-    let selection = real_servers.as_ref()?;
-    let selector = at.field("realServers", |at| {
-        at.field("selector", |at| parts::selector(at, &selection.selector))
-    });
+    let source = match (real_servers, service_ref) {
+        (Some(selection), _) => BackendSource::RealServers(at.field("realServers", |at| {
+            at.field("selector", |at| parts::selector(at, &selection.selector))
+        })),
+        (None, Some(reference)) => BackendSource::Service(ServiceReference {
+            namespace: reference.namespace.as_deref().map(Into::into),
+            name: reference.name.as_str().into(),
+            port: reference.port.as_str().into(),
+        }),
+        (None, None) => return None,
+    };
     Some(ValidatedBackend {
-        selector,
+        source,
         weight: weight.unwrap_or(1).unsigned_abs(),
         target_port: target_port.map(port),
         index,

@@ -78,7 +78,7 @@ impl Document<'_, '_> {
 
     /// Which of Weir's kinds this is, if it is for Weir at all.
     fn known_kind(&mut self, version: &Text<'_>, kind: &Text<'_>) -> Result<Option<Kind>, Fault> {
-        let known = Kind::ALL.into_iter().find(|known| known.name() == kind.text);
+        let known = Kind::OWN.into_iter().find(|known| known.name() == kind.text);
         if group(version.text) != GROUP {
             let meant =
                 suggest::nearest(version.text, [API_VERSION, GROUP]).is_some() || version.text == VERSION;
@@ -107,7 +107,7 @@ impl Document<'_, '_> {
             return Ok(None);
         }
         known.map(Some).ok_or_else(|| {
-            let names = Kind::ALL.map(Kind::name);
+            let names = Kind::OWN.map(Kind::name);
             Fault {
                 span: kind.span,
                 message: format!("unknown kind `{}` in {API_VERSION}", kind.text),
@@ -184,6 +184,8 @@ impl Document<'_, '_> {
             Kind::DirectorGroup => self.resource(&object, root, validate::director_group, |value| {
                 Form::DirectorGroup(Box::new(value))
             }),
+            // Those are none of Weir's own.
+            Kind::Service | Kind::EndpointSlice | Kind::ReferenceGrant => return,
         };
         self.reader.manifest.objects.push(ManifestObject {
             object,

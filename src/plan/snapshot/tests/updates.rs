@@ -13,8 +13,8 @@ use proptest::sample::{select, subsequence};
 use super::super::*;
 use crate::ipvs::{Family, ForwardingMethod, Protocol, Scheduler, SchedulerFlags, Tunnel};
 use crate::plan::validated::{
-    AdminState, Binding, Label, Labels, Requirement, RequirementCondition, ValidatedBackend,
-    ValidatedFailover, ValidatedFallback, ValidatedForwarding,
+    AdminState, Binding, EndpointPort, EndpointState, Label, Labels, Requirement, RequirementCondition,
+    ServicePort, ValidatedBackend, ValidatedFailover, ValidatedFallback, ValidatedForwarding,
 };
 
 pub(super) fn updates(count: Range<usize>) -> impl Strategy<Value = Vec<Update>> {
@@ -22,6 +22,9 @@ pub(super) fn updates(count: Range<usize>) -> impl Strategy<Value = Vec<Update>>
         1 => Just(Kind::DirectorGroup),
         4 => Just(Kind::RealServer),
         4 => Just(Kind::VirtualService),
+        1 => Just(Kind::Service),
+        2 => Just(Kind::EndpointSlice),
+        1 => Just(Kind::ReferenceGrant),
     ];
     vec(kind.prop_flat_map(update), count)
 }
@@ -32,6 +35,9 @@ pub(super) fn update(kind: Kind) -> impl Strategy<Value = Update> {
         Kind::DirectorGroup => director_group().boxed(),
         Kind::RealServer => real_server().boxed(),
         Kind::VirtualService => virtual_service().boxed(),
+        Kind::Service => service().boxed(),
+        Kind::EndpointSlice => endpoint_slice().boxed(),
+        Kind::ReferenceGrant => reference_grant().boxed(),
     };
     let outcome = prop_oneof![
         6 => form.prop_map(|form| Some(Some(form))),
@@ -220,8 +226,74 @@ fn listen() -> impl Strategy<Value = Listen> {
     ]
 }
 
+fn service_reference() -> impl Strategy<Value = ServiceReference> {
+    let namespace = option::weighted(0.5, select(vec!["a", "b"]));
+    let port = select(vec!["http", "80", "dns"]);
+    (namespace, select(vec!["x", "y"]), port).prop_map(|(namespace, name, port)| ServiceReference {
+        namespace: namespace.map(Into::into),
+        name: name.into(),
+        port: port.into(),
+    })
+}
+
+fn service() -> impl Strategy<Value = Form> {
+    let ports = vec![("http", 80, Protocol::Tcp), ("dns", 53, Protocol::Udp)];
+    (weighted(0.1), subsequence(ports, 0..=2)).prop_map(|(external_name, ports)| {
+        let port = |(name, port, protocol): (&str, u16, Protocol)| ServicePort {
+            name: name.into(),
+            port,
+            protocol,
+        };
+        Form::Service(ValidatedService {
+            external_name,
+            ports: ports.into_iter().map(port).collect(),
+        })
+    })
+}
+
+fn endpoint_slice() -> impl Strategy<Value = Form> {
+    let state = select(vec![
+        EndpointState::Idle,
+        EndpointState::Ending,
+        EndpointState::Ready,
+    ]);
+    let port = option::weighted(0.9, select(vec![80u16, 8080]));
+    (
+        select(vec!["x", "y"]),
+        port,
+        vec((select(addresses()), state), 0..3),
+    )
+        .prop_map(|(service, port, endpoints)| {
+            Form::EndpointSlice(ValidatedEndpointSlice {
+                service: service.into(),
+                ports: [EndpointPort {
+                    name: "http".into(),
+                    port,
+                    protocol: Protocol::Tcp,
+                }]
+                .into(),
+                endpoints: endpoints.into(),
+            })
+        })
+}
+
+fn reference_grant() -> impl Strategy<Value = Form> {
+    let to = option::of(subsequence(vec!["x", "y"], 0..=2));
+    (subsequence(vec!["a", "b"], 0..=2), to).prop_map(|(from, to)| {
+        let names = |names: Vec<&str>| names.into_iter().map(Into::into).collect();
+        Form::ReferenceGrant(ValidatedReferenceGrant {
+            from: names(from),
+            to: to.map(names),
+        })
+    })
+}
+
 fn virtual_service() -> impl Strategy<Value = Form> {
-    let backend = (selector(), 0..3u32, option::weighted(0.2, Just(8080u16)));
+    let source = prop_oneof![
+        3 => selector().prop_map(BackendSource::RealServers),
+        1 => service_reference().prop_map(BackendSource::Service),
+    ];
+    let backend = (source, 0..3u32, option::weighted(0.2, Just(8080u16)));
     let fallback = (select(addresses()), option::of(Just(8080u16)))
         .prop_map(|(address, port)| ValidatedFallback { address, port });
     (
@@ -234,8 +306,8 @@ fn virtual_service() -> impl Strategy<Value = Form> {
     )
         .prop_map(|(created, listen, forwarding, backends, fallback, group)| {
             let backends = backends.into_iter().zip(0..);
-            let backends = backends.map(|((selector, weight, target_port), index)| ValidatedBackend {
-                selector,
+            let backends = backends.map(|((source, weight, target_port), index)| ValidatedBackend {
+                source,
                 weight,
                 target_port,
                 index,
