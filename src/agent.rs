@@ -74,6 +74,9 @@ pub struct Agent<S, H> {
     reconciler: Option<Reconciler<S, H>>,
     audit_interval: Duration,
     complete: bool,
+    /// Where it says whether it wants to know of Services and their endpoints; nobody listens where there are none.
+    wants_endpoints: Option<watch::Sender<bool>>,
+    knows_endpoints: bool,
     /// Whether the source holds something that could not be read since the start.
     unread: bool,
     /// Whether everything that is there has been understood at least once, so that what is missing is gone.
@@ -101,6 +104,8 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
             reconciler: Some(reconciler),
             audit_interval,
             complete: false,
+            wants_endpoints: None,
+            knows_endpoints: false,
             unread: false,
             understood: false,
             scope: Scope::default(),
@@ -111,6 +116,14 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
             next_audit: Instant::now() + audit_interval,
             announcements: None,
             reports,
+        }
+    }
+
+    /// Lets the agent ask for Services and their endpoints while it has use for them.
+    pub fn asking_for_endpoints(self, wants: watch::Sender<bool>) -> Self {
+        Self {
+            wants_endpoints: Some(wants),
+            ..self
         }
     }
 
@@ -134,7 +147,7 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
                     self.announce_again().await;
                 }
             }
-            if self.complete && !self.scope.is_empty() && !self.waits() {
+            if self.complete && !self.scope.is_empty() && !self.lacks_endpoints() && !self.waits() {
                 self.pass(audit).await;
             }
             self.report();
@@ -161,8 +174,20 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
                 self.unread = unread;
                 self.scope = Scope::All;
             }
+            SourceEvent::Endpoints { known } => self.knows_endpoints = known,
             SourceEvent::Problems(problems) => self.problems = problems,
         }
+    }
+
+    /// Says whether endpoints are wanted, and whether they are and nothing is known of them yet: then they would look as
+    /// if they were gone.
+    fn lacks_endpoints(&self) -> bool {
+        let (Some(wants), Some(reconciler)) = (&self.wants_endpoints, &self.reconciler) else {
+            return false;
+        };
+        let needed = reconciler.needs_endpoints();
+        wants.send_if_modified(|wanted| std::mem::replace(wanted, needed) != needed);
+        needed && !self.knows_endpoints
     }
 
     /// After a pass that could not be made, news alone is no reason to try again at once.

@@ -220,6 +220,11 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
         )
     }
 
+    /// Whether the node has use for Services and their endpoints: virtual services refer to some, and it may balance them.
+    pub fn needs_endpoints(&self) -> bool {
+        self.snapshot.refers_to_services() && self.node.may_direct(&self.snapshot)
+    }
+
     /// Takes in the node's labels and says what that concerns.
     pub fn set_labels(&mut self, labels: BTreeMap<String, String>) -> Scope {
         if self.node.labels == labels {

@@ -25,6 +25,7 @@ const NAMESPACE: &str = "weir-system";
 const NODES: [&str; 5] = ["d1", "d2", "rs1", "rs2", "rs3"];
 const WEB_VIP: &str = "10.0.0.200";
 const API_VIP: &str = "10.0.0.201";
+const PODS_VIP: &str = "10.0.0.202";
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Shorter than in service, so that the test sees several audits.
 const AUDIT: &str = "3s";
@@ -40,6 +41,31 @@ items:
 - {apiVersion: v1, kind: Node, metadata: {name: rs1}}
 - {apiVersion: v1, kind: Node, metadata: {name: rs2}}
 - {apiVersion: v1, kind: Node, metadata: {name: rs3}}
+";
+
+/// A Service without a selector, so that the test says what its endpoints are.
+const PODS: &str = "
+apiVersion: weir.dev/v1alpha1
+kind: VirtualService
+metadata: {name: pods, namespace: shop}
+spec:
+  addresses: [10.0.0.202]
+  listeners: [{name: http, protocol: TCP, port: 80}]
+  scheduler: {algorithm: rr}
+  directorGroupRef: {name: edge}
+  backends: [{name: pods, serviceRef: {name: pods, port: http}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: pods, namespace: shop}
+spec: {clusterIP: None, ports: [{name: http, port: 8080}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: pods-1, namespace: shop, labels: {kubernetes.io/service-name: pods}}
+addressType: IPv4
+ports: [{name: http, port: 80}]
+endpoints: [ENDPOINTS]
 ";
 
 fn repository(path: &str) -> String {
@@ -248,6 +274,33 @@ async fn manifests_that_are_applied_become_traffic_and_leave_nothing_when_delete
             .any(|line| line.contains("10.0.0.11:80") && line.contains("Route   0 "))
     });
     assert!(answers(&vm, WEB_VIP).iter().all(|line| !line.ends_with("rs1")));
+
+    // Endpoints of a Service: what is ready takes requests, what ends does not.
+    let pods = |endpoints: &str| PODS.replace("ENDPOINTS", endpoints);
+    let apply =
+        async |text: String| succeeded(&control_plane.kubectl_reading(&["apply", "-f", "-"], &text).await);
+    apply(pods("{addresses: [10.1.0.11]}, {addresses: [10.1.0.12]}")).await;
+    wait_for_table(&vm, "d1", "two endpoints", &agents, |table| {
+        table.matches("-> 10.1.0.1").count() == 3 + 2
+    });
+    assert_eq!(answers(&vm, PODS_VIP).len(), 2);
+    let ends = "{addresses: [10.1.0.12], conditions: {ready: false, serving: true, terminating: true}}";
+    apply(pods(&format!(
+        "{{addresses: [10.1.0.11]}}, {ends}, {{addresses: [10.1.0.13]}}"
+    )))
+    .await;
+    wait_for_table(&vm, "d1", "a third endpoint", &agents, |table| {
+        table.matches("-> 10.1.0.1").count() == 3 + 3
+    });
+    let names: Vec<String> = answers(&vm, PODS_VIP);
+    assert!(
+        names.len() == 2 && names.iter().all(|line| !line.ends_with("rs2")),
+        "{names:?}"
+    );
+    kubectl(&control_plane, &["delete", "ivs", "pods", "-n", "shop"]).await;
+    wait_for_table(&vm, "d1", "no endpoints any more", &agents, |table| {
+        !table.contains(PODS_VIP)
+    });
 
     // An agent that is killed leaves the table; the next one takes it over.
     agents[0].signal(rustix::process::Signal::KILL);

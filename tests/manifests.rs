@@ -302,7 +302,9 @@ async fn permissions(agent: kube::Client) -> BTreeSet<(String, String, String)> 
             }
         }
     }
-    permissions.retain(|(group, _, _)| !group.ends_with(".k8s.io"));
+    // What everybody may: to ask what one may.
+    permissions
+        .retain(|(group, _, _)| !["authentication.k8s.io", "authorization.k8s.io"].contains(&&**group));
     permissions
 }
 
@@ -323,6 +325,13 @@ async fn the_agent_may_do_what_it_needs_and_nothing_else() {
         ("weir.dev", "realservers", &["get", "list", "watch"]),
         ("weir.dev", "directorgroups", &["get", "list", "watch"]),
         ("", "nodes", &["get", "list", "watch"]),
+        ("", "services", &["get", "list", "watch"]),
+        ("discovery.k8s.io", "endpointslices", &["get", "list", "watch"]),
+        (
+            "gateway.networking.k8s.io",
+            "referencegrants",
+            &["get", "list", "watch"],
+        ),
         ("weir.dev", "nodestates", &["get", "create", "patch"]),
         ("weir.dev", "nodestates/status", &["patch"]),
     ]

@@ -23,6 +23,10 @@ impl Running {
     }
 
     fn with(store: impl TableStore + Send + 'static) -> Self {
+        Self::asking(store, None)
+    }
+
+    fn asking(store: impl TableStore + Send + 'static, endpoints: Option<watch::Sender<bool>>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (ledger, _) = Ledger::open(directory.path()).unwrap();
         let node = Node {
@@ -41,7 +45,10 @@ impl Running {
         let (events, received) = mpsc::channel(16);
         let (sender, reports) = watch::channel(Report::default());
         let shutdown = CancellationToken::new();
-        let agent = Agent::new(reconciler, Duration::from_secs(60), sender);
+        let mut agent = Agent::new(reconciler, Duration::from_secs(60), sender);
+        if let Some(endpoints) = endpoints {
+            agent = agent.asking_for_endpoints(endpoints);
+        }
         let task = tokio::spawn(agent.run(received, shutdown.clone()));
         Self {
             events,
@@ -123,6 +130,45 @@ async fn what_cannot_be_read_of_the_source_withholds_deletions_until_it_says_tha
         .await;
 }
 
+/// An agent starts beside a table that an earlier one programmed: without this, what refers to Services would lose its
+/// destinations until they have been read.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_planned_while_endpoints_are_wanted_and_not_known() {
+    let (wants, mut wanted) = watch::channel(false);
+    let mut agent = Running::asking(MemoryTable::default(), Some(wants));
+    agent
+        .send(SourceEvent::Updates(vec![service("plain", 80, "rr")]))
+        .await;
+    agent.send(SourceEvent::Complete { unread: false }).await;
+    agent.until(|report| report.programmed.services == 1).await;
+    assert!(!*wanted.borrow(), "nothing refers to a Service");
+
+    let backends = r#"[{name: pods, serviceRef: {name: web, port: "80"}}]"#;
+    let referring = service_with("referring", 81, "rr", backends);
+    agent.send(SourceEvent::Updates(vec![referring])).await;
+    wanted.wait_for(|wanted| *wanted).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let report = agent.reports.borrow().clone();
+    assert_eq!((report.complete, report.programmed.services), (false, 1));
+
+    agent.send(SourceEvent::Endpoints { known: true }).await;
+    let report = agent.until(|report| report.programmed.services == 2).await;
+    assert!(
+        report
+            .findings
+            .iter()
+            .any(|finding| finding.message.contains("there is no Service shop/web"))
+    );
+    // When nothing refers to any more, they are no longer wanted.
+    let gone = ObjectRef::virtual_service(&crate::plan::NamespacedName {
+        namespace: "shop".into(),
+        name: "referring".into(),
+    });
+    agent.send(SourceEvent::Updates(vec![Update::Delete(gone)])).await;
+    wanted.wait_for(|wanted| !*wanted).await.unwrap();
+    agent.until(|report| report.programmed.services == 1).await;
+}
+
 /// A kernel that gets its missing scheduler after some tries.
 struct Mending {
     table: MemoryTable,
@@ -198,10 +244,14 @@ async fn what_the_kernel_refuses_is_tried_again_though_there_is_other_news() {
 }
 
 fn service(name: &str, port: u16, algorithm: &str) -> Update {
+    service_with(name, port, algorithm, "[]")
+}
+
+fn service_with(name: &str, port: u16, algorithm: &str, backends: &str) -> Update {
     let text = format!(
         "{{apiVersion: weir.dev/v1alpha1, kind: VirtualService, metadata: {{name: {name}, namespace: shop}}, spec: {{\
          addresses: [10.0.0.200], listeners: [{{name: one, protocol: TCP, port: {port}}}], \
-         scheduler: {{algorithm: {algorithm}}}}}}}"
+         scheduler: {{algorithm: {algorithm}}}, backends: {backends}}}}}"
     );
     let form = crate::plan::validate::virtual_service(&serde_saphyr::from_str(&text).unwrap())
         .value

@@ -173,16 +173,19 @@ impl AgentArguments {
         let (events, received) = mpsc::channel(EVENTS);
         let (reports, published) = watch::channel(Report::default());
         let reconciler = Reconciler::new(node, ledger, store, host, self.exclusive, self.node.mark_mask);
-        let agent = Agent::new(reconciler, self.audit_interval, reports).run(received, shutdown.clone());
+        let agent = Agent::new(reconciler, self.audit_interval, reports);
 
         match self.manifests {
             Some(folder) => {
+                let agent = agent.run(received, shutdown.clone());
                 let source = folder::watch(folder, events, shutdown.clone());
                 let ((), ()) = tokio::join!(agent, source);
             }
             None => {
                 let client = connect().await?;
-                let source = cluster::watch(client.clone(), &node_name, events, shutdown.clone());
+                let (wants, wanted) = watch::channel(false);
+                let agent = agent.asking_for_endpoints(wants).run(received, shutdown.clone());
+                let source = cluster::watch(client.clone(), &node_name, wanted, events, shutdown.clone());
                 let publisher = publish::publish(client, &node_name, published, shutdown.clone());
                 let ((), (), ()) = tokio::join!(agent, source, publisher);
             }

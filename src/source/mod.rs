@@ -26,6 +26,12 @@ pub enum SourceEvent {
         /// known, not even that they are there, so nothing may be deleted. Comes again when that is over.
         unread: bool,
     },
+    /// Whether all Services, their endpoints and the ReferenceGrants have been looked at. A source that looks at them
+    /// does so while it is asked to.
+    Endpoints {
+        /// Whether they are known.
+        known: bool,
+    },
     /// The node's labels.
     NodeLabels(BTreeMap<String, String>),
     /// Everything that is wrong with the source now, each in one paragraph for a person; replaces what was said
