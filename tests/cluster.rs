@@ -156,6 +156,31 @@ async fn wait_for_state(
     control_plane::until(what, control_plane::limit(60), look).await;
 }
 
+/// How many watch EndpointSlices, as the API server counts them; it is one of them itself.
+async fn slice_watchers(control_plane: &ControlPlane) -> usize {
+    let metrics = control_plane.kubectl(&["get", "--raw", "/metrics"]).await;
+    let metrics = String::from_utf8_lossy(&metrics.stdout).into_owned();
+    let parts = [
+        "apiserver_longrunning_requests{",
+        "resource=\"endpointslices\"",
+        "verb=\"WATCH\"",
+    ];
+    let of_slices = metrics
+        .lines()
+        .filter(|line| parts.iter().all(|part| line.contains(part)));
+    let counts = of_slices.filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok());
+    counts.sum()
+}
+
+async fn wait_for_slice_watchers(control_plane: &ControlPlane, wanted: usize) {
+    let look = async || match slice_watchers(control_plane).await {
+        watchers if watchers == wanted => Ok(()),
+        watchers => Err(format!("{watchers} watch")),
+    };
+    let what = format!("{wanted} watch EndpointSlices");
+    control_plane::until(&what, control_plane::limit(60), look).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab VM, etcd and kube-apiserver: make test-cluster"]
 async fn manifests_that_are_applied_become_traffic_and_leave_nothing_when_deleted() {
@@ -275,6 +300,7 @@ async fn manifests_that_are_applied_become_traffic_and_leave_nothing_when_delete
     });
     assert!(answers(&vm, WEB_VIP).iter().all(|line| !line.ends_with("rs1")));
 
+    let watchers = slice_watchers(&control_plane).await;
     // Endpoints of a Service: what is ready takes requests, what ends does not.
     let pods = |endpoints: &str| PODS.replace("ENDPOINTS", endpoints);
     let apply =
@@ -297,10 +323,13 @@ async fn manifests_that_are_applied_become_traffic_and_leave_nothing_when_delete
         names.len() == 2 && names.iter().all(|line| !line.ends_with("rs2")),
         "{names:?}"
     );
+    // There are many slices, so that only those who balance watch them, and only while something refers to a Service.
+    wait_for_slice_watchers(&control_plane, watchers + 2).await;
     kubectl(&control_plane, &["delete", "ivs", "pods", "-n", "shop"]).await;
     wait_for_table(&vm, "d1", "no endpoints any more", &agents, |table| {
         !table.contains(PODS_VIP)
     });
+    wait_for_slice_watchers(&control_plane, watchers).await;
 
     // An agent that is killed leaves the table; the next one takes it over.
     agents[0].signal(rustix::process::Signal::KILL);
