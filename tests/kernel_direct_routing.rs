@@ -61,9 +61,9 @@ fn servers(nodes: &[&Node]) -> Vec<Server> {
 }
 
 /// Agents on both directors and all real servers, settled.
-fn settled<'a>(topology: &'a Topology, manifests: &[(&str, &str)]) -> Fleet<'a> {
+fn settled<'a>(topology: &'a Topology, group: &str, web: &str) -> Fleet<'a> {
     let nodes = topology.directors().into_iter().chain(topology.real_servers());
-    Fleet::settled(WEIR, nodes, manifests)
+    Fleet::settled(WEIR, nodes, &[("group.yaml", group), ("web.yaml", web)])
 }
 
 fn asked(topology: &Topology, protocol: Protocol, vip: IpAddr) -> BTreeMap<String, usize> {
@@ -87,13 +87,7 @@ fn spread() -> BTreeMap<String, usize> {
 fn every_protocol_of_both_families_is_served_and_only_the_director_answers_for_the_vip() {
     let topology = Topology::new();
     let _servers = servers(&topology.real_servers());
-    let _fleet = settled(
-        &topology,
-        &[
-            ("group.yaml", &group("d1", "")),
-            ("web.yaml", &web(&topology, "")),
-        ],
-    );
+    let _fleet = settled(&topology, &group("d1", ""), &web(&topology, ""));
     for vip in [VIP4, VIP6] {
         for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
             assert_eq!(asked(&topology, protocol, vip), spread(), "{protocol:?} to {vip}");
@@ -108,10 +102,7 @@ fn every_protocol_of_both_families_is_served_and_only_the_director_answers_for_t
 fn without_suppression_real_servers_answer_for_the_vip() {
     let topology = Topology::new();
     let manifests = web(&topology, ", arpSuppression: None");
-    let _fleet = settled(
-        &topology,
-        &[("group.yaml", &group("d1", "")), ("web.yaml", &manifests)],
-    );
+    let _fleet = settled(&topology, &group("d1", ""), &manifests);
     let answers = who_answers(&topology.client.netns, VIP4, 6);
     for node in topology.real_servers() {
         assert!(
@@ -130,10 +121,7 @@ fn by_settings_real_servers_are_as_quiet_as_by_rules() {
     let topology = Topology::new();
     let _servers = servers(&topology.real_servers());
     let by_settings = group("d1", "  arpSuppression: Sysctl\n");
-    let _fleet = settled(
-        &topology,
-        &[("group.yaml", &by_settings), ("web.yaml", &web(&topology, ""))],
-    );
+    let _fleet = settled(&topology, &by_settings, &web(&topology, ""));
     answers_only(&topology, VIP4, &topology.d1);
     assert_eq!(asked(&topology, Protocol::Tcp, VIP4), spread());
     announcements_do_not_poison(&topology);
@@ -150,13 +138,7 @@ fn by_settings_real_servers_are_as_quiet_as_by_rules() {
 #[ignore = "needs the lab VM: make test-kernel"]
 fn what_a_real_server_asks_itself_does_not_poison_the_client() {
     let topology = Topology::new();
-    let mut fleet = settled(
-        &topology,
-        &[
-            ("group.yaml", &group("d1", "")),
-            ("web.yaml", &web(&topology, "")),
-        ],
-    );
+    let mut fleet = settled(&topology, &group("d1", ""), &web(&topology, ""));
     announcements_do_not_poison(&topology);
     // The test can fail: without the second rule, which the agent would repair, the question is asked on behalf of the VIP.
     fleet.agent(&topology.rs1).signal(Signal::STOP);
@@ -209,13 +191,7 @@ fn neighbour_after_a_question_of(topology: &Topology, node: &Node) -> Mac {
 fn packets_go_from_client_to_director_and_from_real_server_to_client() {
     let topology = Topology::new();
     let _servers = servers(&topology.real_servers());
-    let _fleet = settled(
-        &topology,
-        &[
-            ("group.yaml", &group("d1", "")),
-            ("web.yaml", &web(&topology, "")),
-        ],
-    );
+    let _fleet = settled(&topology, &group("d1", ""), &web(&topology, ""));
     asked(&topology, Protocol::Tcp, VIP4);
     let sniffer = Sniffer::open(&topology.client.netns, EtherType::All);
     asked(&topology, Protocol::Tcp, VIP4);
@@ -297,10 +273,7 @@ fn a_real_server_by_redirection_has_no_address_and_serves_every_protocol() {
     let topology = Topology::new();
     let _servers = servers(&topology.real_servers());
     let manifests = web(&topology, ", realServerBinding: Redirect");
-    let _fleet = settled(
-        &topology,
-        &[("group.yaml", &group("d1", "")), ("web.yaml", &manifests)],
-    );
+    let _fleet = settled(&topology, &group("d1", ""), &manifests);
     for node in topology.real_servers() {
         assert_eq!(
             node.netns
@@ -347,13 +320,7 @@ fn a_host_outside_the_cluster_does_the_real_servers_half_alone() {
 fn the_role_moves_with_a_name_and_neighbours_are_told() {
     let topology = Topology::new();
     let _servers = servers(&topology.real_servers());
-    let fleet = settled(
-        &topology,
-        &[
-            ("group.yaml", &group("d1", "")),
-            ("web.yaml", &web(&topology, "")),
-        ],
-    );
+    let fleet = settled(&topology, &group("d1", ""), &web(&topology, ""));
     let client = &topology.client;
     asked(&topology, Protocol::Tcp, VIP4);
     asked(&topology, Protocol::Tcp, VIP6);
@@ -426,13 +393,7 @@ fn who_is_asked(topology: &Topology) {
 #[ignore = "needs the lab VM: make test-kernel"]
 fn a_pass_that_finds_nothing_to_do_writes_nothing() {
     let topology = Topology::new();
-    let mut fleet = settled(
-        &topology,
-        &[
-            ("group.yaml", &group("d1", "")),
-            ("web.yaml", &web(&topology, "")),
-        ],
-    );
+    let mut fleet = settled(&topology, &group("d1", ""), &web(&topology, ""));
     for node in [&topology.d1, &topology.rs1] {
         let trace = Trace::start(node, fleet.agent(node).id());
         eventually(LONG, "several audits have passed", || {
