@@ -15,11 +15,12 @@
 //! virtual services reads only theirs, so that its cost does not grow with the table. The node around the table is
 //! looked at by passes over everything, and by others only where what they plan needs something else of it than before.
 
+mod programming;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
-use crate::digest;
 use crate::host::preflight::{self, Check};
 use crate::host::{
     self, ArpMethod, BoundAddress, Current, HostChange, HostError, HostFailure, HostStore, Needs, Network,
@@ -33,6 +34,8 @@ use crate::plan::{
     Finding, Kind, MarkMask, NamespacedName, Node, NodeNeeds, Plan, Scope, Snapshot, Update, group_needs,
     node_needs, plan, plan_timeouts, sync_daemon,
 };
+
+pub use programming::Programming;
 
 /// How often a pass looks again at services of which its picture turned out stale.
 const LOOKS: usize = 3;
@@ -106,67 +109,6 @@ pub struct Reconciler<S, H> {
     desired: Programming,
     programmed: Programming,
     foreign: usize,
-}
-
-/// Which entries there are, in as little room as tells whether two sets of them are equal.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Programming {
-    services: BTreeMap<ServiceKey, ServiceDigest>,
-    destinations: usize,
-    digest: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct ServiceDigest {
-    digest: u64,
-    destinations: u32,
-}
-
-impl Programming {
-    /// How many services there are.
-    pub fn services(&self) -> usize {
-        self.services.len()
-    }
-
-    /// How many destinations they have together.
-    pub fn destinations(&self) -> usize {
-        self.destinations
-    }
-
-    /// Equal digests mean equal entries.
-    pub fn digest(&self) -> u64 {
-        self.digest
-    }
-
-    /// Puts what a table says of a service, or that it is not there.
-    fn set(&mut self, key: ServiceKey, table: &Table) {
-        let digest = table.services.get(&key).map(|entry| ServiceDigest {
-            digest: digest::value(&(key, entry)),
-            destinations: u32::try_from(entry.destinations.len()).unwrap_or(u32::MAX),
-        });
-        self.exchange(key, digest);
-    }
-
-    /// Puts what another programming says of a service, or that it is not there.
-    fn copy(&mut self, key: ServiceKey, other: &Self) {
-        self.exchange(key, other.services.get(&key).copied());
-    }
-
-    /// A sum does not depend on order, so one service's part can be exchanged.
-    fn exchange(&mut self, key: ServiceKey, new: Option<ServiceDigest>) {
-        let old = match new {
-            Some(new) => self.services.insert(key, new),
-            None => self.services.remove(&key),
-        };
-        if let Some(part) = old {
-            self.digest = self.digest.wrapping_sub(part.digest);
-            self.destinations -= part.destinations as usize;
-        }
-        if let Some(part) = new {
-            self.digest = self.digest.wrapping_add(part.digest);
-            self.destinations += part.destinations as usize;
-        }
-    }
 }
 
 impl<S: TableStore, H: HostStore> Reconciler<S, H> {
@@ -469,7 +411,7 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
         match scope {
             Scope::All => {
                 keys.extend(self.ledger.entries().keys());
-                keys.extend(self.desired.services.keys());
+                keys.extend(self.desired.keys());
             }
             Scope::Some(names) => {
                 keys.extend(names.iter().flat_map(|name| self.ledger.entries().keys_of(name)));
@@ -634,8 +576,8 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
         let gone: Vec<ServiceKey> = keys
             .iter()
             .filter(|key| self.ledger.entries().owns(key))
-            .filter(|key| !self.desired.services.contains_key(key))
-            .filter(|key| !self.programmed.services.contains_key(key))
+            .filter(|key| !self.desired.contains(key))
+            .filter(|key| !self.programmed.contains(key))
             .copied()
             .collect();
         let unsure = gone.iter().copied().filter(|key| !deleted.contains(key));

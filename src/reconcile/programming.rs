@@ -1,0 +1,76 @@
+//! What a node's table holds, as numbers.
+
+use std::collections::BTreeMap;
+
+use crate::digest;
+use crate::ipvs::{ServiceKey, Table};
+
+/// Which entries there are, in as little room as tells whether two sets of them are equal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Programming {
+    services: BTreeMap<ServiceKey, ServiceDigest>,
+    destinations: usize,
+    digest: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ServiceDigest {
+    digest: u64,
+    destinations: u32,
+}
+
+impl Programming {
+    /// How many services there are.
+    pub fn services(&self) -> usize {
+        self.services.len()
+    }
+
+    /// How many destinations they have together.
+    pub fn destinations(&self) -> usize {
+        self.destinations
+    }
+
+    /// Equal digests mean equal entries.
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// Which services there are.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.services.keys()
+    }
+
+    pub(super) fn contains(&self, key: &ServiceKey) -> bool {
+        self.services.contains_key(key)
+    }
+
+    /// Puts what a table says of a service, or that it is not there.
+    pub(super) fn set(&mut self, key: ServiceKey, table: &Table) {
+        let digest = table.services.get(&key).map(|entry| ServiceDigest {
+            digest: digest::value(&(key, entry)),
+            destinations: u32::try_from(entry.destinations.len()).unwrap_or(u32::MAX),
+        });
+        self.exchange(key, digest);
+    }
+
+    /// Puts what another programming says of a service, or that it is not there.
+    pub(super) fn copy(&mut self, key: ServiceKey, other: &Self) {
+        self.exchange(key, other.services.get(&key).copied());
+    }
+
+    /// A sum does not depend on order, so one service's part can be exchanged.
+    fn exchange(&mut self, key: ServiceKey, new: Option<ServiceDigest>) {
+        let old = match new {
+            Some(new) => self.services.insert(key, new),
+            None => self.services.remove(&key),
+        };
+        if let Some(part) = old {
+            self.digest = self.digest.wrapping_sub(part.digest);
+            self.destinations -= part.destinations as usize;
+        }
+        if let Some(part) = new {
+            self.digest = self.digest.wrapping_add(part.digest);
+            self.destinations += part.destinations as usize;
+        }
+    }
+}
