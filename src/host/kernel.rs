@@ -16,7 +16,7 @@ use super::announcement;
 use super::change::{HostChange, HostError, HostFailure, HostStore, take_in_order};
 use super::fou::{FouError, GuePorts};
 use super::journal::{Journal, Record};
-use super::network::Network;
+use super::network::{Link, Network};
 use super::preflight::Inspection;
 use super::rtnetlink::{self, message};
 use super::state::{BoundAddress, ChangedSysctl, Current, GuePort, LinkKind};
@@ -33,6 +33,9 @@ const EOPNOTSUPP: i32 = 95;
 const TRIES: usize = 5;
 /// A dump that something changed under is begun anew, this often.
 const LOOKS: usize = 5;
+
+/// The links of Weir's own by name.
+type OwnLinks = BTreeMap<Box<str>, LinkKind>;
 
 /// The node of the network namespace in which this was opened.
 #[derive(Debug)]
@@ -70,20 +73,8 @@ impl KernelHost {
     }
 
     /// The links with their addresses, the routes, and which of the links are Weir's.
-    fn network(&mut self) -> Result<(Network, BTreeMap<Box<str>, LinkKind>), HostError> {
-        let mut links = BTreeMap::new();
-        let mut own = BTreeMap::new();
-        self.dump(
-            "list the links",
-            message::GET_LINK,
-            rtnetlink::write_link_question,
-            |payload| {
-                if let Some((link, kind)) = rtnetlink::read_link(payload) {
-                    own.extend(kind.map(|kind| (link.name.clone(), kind)));
-                    links.insert(link.index, link);
-                }
-            },
-        )?;
+    fn network(&mut self) -> Result<(Network, OwnLinks), HostError> {
+        let (mut links, own) = self.links()?;
         let mut addresses = Vec::new();
         self.dump(
             "list the addresses",
@@ -108,6 +99,24 @@ impl KernelHost {
         }
         let links = links.into_values().collect();
         Ok((Network::new(links, routes), own))
+    }
+
+    /// The links by their numbers, without their addresses, and which of them are Weir's: all that a step needs to know.
+    fn links(&mut self) -> Result<(BTreeMap<u32, Link>, OwnLinks), HostError> {
+        let mut links = BTreeMap::new();
+        let mut own = BTreeMap::new();
+        self.dump(
+            "list the links",
+            message::GET_LINK,
+            rtnetlink::write_link_question,
+            |payload| {
+                if let Some((link, kind)) = rtnetlink::read_link(payload) {
+                    own.extend(kind.map(|kind| (link.name.clone(), kind)));
+                    links.insert(link.index, link);
+                }
+            },
+        )?;
+        Ok((links, own))
     }
 
     fn dump(
@@ -228,8 +237,8 @@ impl KernelHost {
     }
 
     fn delete_link(&mut self, name: &str) -> Result<(), Message> {
-        let (network, own) = self.network().map_err(told)?;
-        let Some(link) = network.link(name).filter(|_| own.contains_key(name)) else {
+        let (links, own) = self.links().map_err(told)?;
+        let Some(link) = named(&links, name).filter(|_| own.contains_key(name)) else {
             return Ok(());
         };
         let write = |message: &mut crate::netlink::MessageWriter<'_>| {
@@ -248,12 +257,12 @@ impl KernelHost {
         bound: &[&BoundAddress],
         add: bool,
     ) -> Result<Vec<(usize, Message)>, Message> {
-        let (network, _) = self.network().map_err(told)?;
+        let (links, _) = self.links().map_err(told)?;
         let mut failures = Vec::new();
         let mut batch = Batch::default();
         let mut sent = Vec::new();
         for (index, BoundAddress { link, address }) in bound.iter().enumerate() {
-            let Some(link) = network.link(link) else {
+            let Some(link) = named(&links, link) else {
                 if add {
                     failures.push((index, format!("there is no link {link}").into()));
                 }
@@ -305,7 +314,7 @@ impl KernelHost {
     }
 
     fn announce(&mut self, bound: &[&BoundAddress]) -> Result<(), Message> {
-        let (network, _) = self.network().map_err(told)?;
+        let (links, _) = self.links().map_err(told)?;
         let packets = match &mut self.packets {
             Some(packets) => packets,
             none => none.insert(PacketSocket::open().map_err(|errno| -> Message {
@@ -314,7 +323,7 @@ impl KernelHost {
         };
         for BoundAddress { link, address } in bound {
             // A link without neighbours has nobody to tell, and one that is down nobody who hears.
-            let link = network.link(link).filter(|link| link.up && link.resolves);
+            let link = named(&links, link).filter(|link| link.up && link.resolves);
             if let Some((link, mac)) = link.and_then(|link| Some((link, link.mac?))) {
                 for frame in announcement::frames(*address, mac) {
                     packets
@@ -325,6 +334,10 @@ impl KernelHost {
         }
         Ok(())
     }
+}
+
+fn named<'a>(links: &'a BTreeMap<u32, Link>, name: &str) -> Option<&'a Link> {
+    links.values().find(|link| *link.name == *name)
 }
 
 /// Why a step failed.
