@@ -78,6 +78,15 @@ fn answers_only(topology: &Topology, vip: IpAddr, director: &Node) {
     assert_eq!(answers, [(director.mac(), ASKS)].into(), "{vip}");
 }
 
+fn all_serve_and_only_the_director_answers(topology: &Topology) {
+    for vip in [VIP4, VIP6] {
+        for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+            assert_eq!(asked(topology, protocol, vip), spread(), "{protocol:?} to {vip}");
+        }
+        answers_only(topology, vip, &topology.d1);
+    }
+}
+
 fn spread() -> BTreeMap<String, usize> {
     ["rs1", "rs2", "rs3"].map(|name| (name.to_owned(), 3)).into()
 }
@@ -88,12 +97,7 @@ fn every_protocol_of_both_families_is_served_and_only_the_director_answers_for_t
     let topology = Topology::new();
     let _servers = servers(&topology.real_servers());
     let _fleet = settled(&topology, &group("d1", ""), &web(&topology, ""));
-    for vip in [VIP4, VIP6] {
-        for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
-            assert_eq!(asked(&topology, protocol, vip), spread(), "{protocol:?} to {vip}");
-        }
-        answers_only(&topology, vip, &topology.d1);
-    }
+    all_serve_and_only_the_director_answers(&topology);
 }
 
 /// The proof that the test above can fail.
@@ -286,12 +290,7 @@ fn a_real_server_by_redirection_has_no_address_and_serves_every_protocol() {
             "there is nothing to be quiet about"
         );
     }
-    for vip in [VIP4, VIP6] {
-        for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
-            assert_eq!(asked(&topology, protocol, vip), spread(), "{protocol:?} to {vip}");
-        }
-        answers_only(&topology, vip, &topology.d1);
-    }
+    all_serve_and_only_the_director_answers(&topology);
 }
 
 #[test]

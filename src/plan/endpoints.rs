@@ -52,7 +52,6 @@ pub(super) struct Unresolved {
 }
 
 impl Endpoints {
-    /// Whether a Service is in force in exactly this form; and so on for the other kinds.
     pub(super) fn service(&self, name: &NamespacedName) -> Option<&ValidatedService> {
         self.services.get(name)
     }

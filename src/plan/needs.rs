@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use crate::host::{ArpSuppression, BoundAddress, GuePort, Listened, Needs, Network, TunnelKind};
 use crate::ipvs::{
-    Family, ForwardingMethod, Protocol, ServiceKey, SyncDaemon, SyncDaemonRole, Tunnel, TunnelChecksum,
+    Destination, DestinationKey, Family, ForwardingMethod, Protocol, ServiceKey, SyncDaemon, SyncDaemonRole,
+    Tunnel, TunnelChecksum,
 };
 
 use super::finding::{Finding, NamespacedName, ObjectRef, Reason};
@@ -246,12 +247,7 @@ impl<'a> Planner<'a> {
         let forwarding = self.forwarding_by_address();
         let mut hidden_by_itself = BTreeSet::new();
         for service in &self.services {
-            let destinations = plan
-                .table
-                .services
-                .get(&service.key)
-                .map(|entry| &entry.destinations);
-            for (key, destination) in destinations.into_iter().flatten() {
+            for (key, destination) in destinations(plan, service) {
                 if destination.forwarding != ForwardingMethod::Masquerade || self.network.is_own(key.address)
                 {
                     continue;
@@ -325,12 +321,7 @@ impl<'a> Planner<'a> {
                 .listened
                 .iter()
                 .any(|listened| listened.protocol != Protocol::Tcp);
-            let destinations = plan
-                .table
-                .services
-                .get(&service.key)
-                .map(|entry| &entry.destinations);
-            for (key, destination) in destinations.into_iter().flatten().filter(|_| datagrams) {
+            for (key, destination) in destinations(plan, service).filter(|_| datagrams) {
                 let ForwardingMethod::Tunnel(tunnel) = destination.forwarding else {
                     continue;
                 };
@@ -510,6 +501,15 @@ impl<'a> Planner<'a> {
 }
 
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+
+/// What the plan of the table has behind a service.
+fn destinations<'a>(
+    plan: &'a Plan,
+    service: &KernelService,
+) -> impl Iterator<Item = (&'a DestinationKey, &'a Destination)> + use<'a> {
+    let entry = plan.table.services.get(&service.key);
+    entry.into_iter().flat_map(|entry| &entry.destinations)
+}
 
 /// The protocols and ports that packets to a destination have.
 fn ports_behind(service: &KernelService, port: u16) -> Vec<(Protocol, u16, u16)> {
