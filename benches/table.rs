@@ -459,14 +459,14 @@ fn weight_change(fleet: &Fleet) -> Duration {
                 reconciler.update(Fleet::server_update(service, number, 1));
             }
         }
-        assert_eq!(reconciler.pass(&Scope::All).unwrap().failures, []);
+        assert_eq!(reconciler.pass(&Scope::All, Instant::now()).unwrap().failures, []);
         let updates: Vec<Update> = (0..CHANGES)
             .map(|change| Fleet::server_update(change * fleet.services / CHANGES, change % DESTINATIONS, 7))
             .collect();
         let time = timed(|| {
             for update in updates {
                 let scope = reconciler.update(update);
-                assert_eq!(reconciler.pass(&scope).unwrap().changes.len(), 1);
+                assert_eq!(reconciler.pass(&scope, Instant::now()).unwrap().changes.len(), 1);
             }
         });
         time / CHANGES as u32

@@ -10,7 +10,7 @@
 //! during a pass is gathered and passed over together. Until the source has reported everything once, nothing is
 //! passed over. When the agent stops, everything stays as it is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -21,7 +21,7 @@ use tracing::{debug, error, info, warn};
 use crate::host::preflight::Check;
 use crate::host::{ArpMethod, HostFailure, HostStore};
 use crate::ipvs::{Failure, IpvsError, SyncDaemonRole, TableStore};
-use crate::plan::{Finding, Role, Scope};
+use crate::plan::{Finding, NamespacedName, Role, Scope};
 use crate::reconcile::{Pass, Reconciler};
 use crate::source::SourceEvent;
 
@@ -44,6 +44,10 @@ pub struct Report {
     pub programmed: Numbers,
     /// Services of the kernel that are not ours.
     pub foreign: usize,
+    /// Destinations that are not wanted any more and stay until their connections have ended.
+    pub leaving: usize,
+    /// The RealServers whose objects are deleted, each with how many destinations it still is.
+    pub deleted_real_servers: BTreeMap<NamespacedName, usize>,
     /// How the node is kept from answering ARP for VIPs of which it is not the director.
     pub arp_suppression: BTreeSet<ArpMethod>,
     /// Changes that the kernel refuses, or why no pass could be made.
@@ -130,7 +134,12 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
     /// Runs until the token is cancelled or the source ends. The table stays as it is then.
     pub async fn run(mut self, mut events: mpsc::Receiver<SourceEvent>, shutdown: CancellationToken) {
         loop {
-            let due = [self.next_retry, self.announcements.map(|(_, due)| due)];
+            let next_look = self.reconciler.as_ref().and_then(Reconciler::next_look);
+            let due = [
+                self.next_retry,
+                self.announcements.map(|(_, due)| due),
+                next_look.map(Instant::from_std),
+            ];
             let wake = due.into_iter().flatten().fold(self.next_audit, Instant::min);
             let mut audit = false;
             tokio::select! {
@@ -204,10 +213,12 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
             self.scope = Scope::All;
             return true;
         }
-        if self.next_retry.take_if(|retry| now >= *retry).is_some()
-            && let Some(reconciler) = &self.reconciler
-        {
-            self.scope.extend(reconciler.failed_scope());
+        let retries = self.next_retry.take_if(|retry| now >= *retry).is_some();
+        if let Some(reconciler) = &self.reconciler {
+            self.scope.extend(reconciler.draining_scope(now.into_std()));
+            if retries {
+                self.scope.extend(reconciler.failed_scope());
+            }
         }
         false
     }
@@ -219,8 +230,9 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
         self.judge(&mut reconciler);
         let scope = std::mem::take(&mut self.scope);
         let everything = scope == Scope::All;
+        let now = Instant::now().into_std();
         let passed = blocking(move || {
-            let result = reconciler.pass(&scope);
+            let result = reconciler.pass(&scope, now);
             (reconciler, scope, result)
         });
         let Some((reconciler, scope, result)) = passed.await else {
@@ -315,6 +327,8 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
             desired: numbers(reconciler.desired()),
             programmed: numbers(reconciler.programmed()),
             foreign: reconciler.foreign(),
+            leaving: reconciler.leaving(),
+            deleted_real_servers: reconciler.deleted_real_servers(),
             arp_suppression: reconciler.arp_suppression().clone(),
             failures: self
                 .stopped_by
@@ -427,6 +441,12 @@ fn tell_news(last: &Report, report: &Report) {
         match methods[..] {
             [] => info!("no VIP has to be kept quiet any more"),
             _ => info!("VIPs are kept quiet by {}", methods.join(" and ")),
+        }
+    }
+    if report.leaving != last.leaving {
+        match report.leaving {
+            0 => info!("no destination is leaving any more"),
+            leaving => info!("destinations without new connections, until those they have end: {leaving}"),
         }
     }
     for finding in report.findings.difference(&last.findings) {

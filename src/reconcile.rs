@@ -11,13 +11,18 @@
 //! node ─► read ─► Current ──────────┘
 //! ```
 //!
+//! A destination that is not wanted any more is drained: `draining` puts it back into the plan, without new
+//! connections, until those it has have ended.
+//!
 //! A pass never trusts the one before: it reads from the kernel what it is about to change. A pass over some
 //! virtual services reads only theirs, so that its cost does not grow with the table. The node around the table is
 //! looked at by passes over everything, and by others only where what they plan needs something else of it than before.
 
+mod draining;
 mod programming;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use thiserror::Error;
 
@@ -35,6 +40,7 @@ use crate::plan::{
     node_needs, plan, plan_timeouts, sync_daemon,
 };
 
+use draining::Drains;
 pub use programming::Programming;
 
 /// How often a pass looks again at services of which its picture turned out stale.
@@ -106,6 +112,7 @@ pub struct Reconciler<S, H> {
     table_failures: Vec<IpvsError>,
     findings: BTreeMap<NamespacedName, Vec<Finding>>,
     failures: BTreeMap<ServiceKey, Vec<Failure>>,
+    drains: Drains,
     desired: Programming,
     programmed: Programming,
     foreign: usize,
@@ -132,6 +139,7 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
             table_failures: Vec::new(),
             findings: BTreeMap::new(),
             failures: BTreeMap::new(),
+            drains: Drains::default(),
             desired: Programming::default(),
             programmed: Programming::default(),
             foreign: 0,
@@ -269,34 +277,75 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
         Scope::Some(owners.collect())
     }
 
-    /// Brings the kernel's entries for the virtual services of a scope to what they should be.
+    /// How many destinations are leaving.
+    pub fn leaving(&self) -> usize {
+        self.drains.len()
+    }
+
+    /// The RealServers whose objects are deleted, each with how many destinations it still is.
+    pub fn deleted_real_servers(&self) -> BTreeMap<NamespacedName, usize> {
+        let mut deleted: BTreeMap<_, _> = self
+            .snapshot
+            .deleted_real_servers()
+            .map(|name| (name, 0))
+            .collect();
+        for name in self.drains.real_servers() {
+            if let Some(destinations) = deleted.get_mut(name) {
+                *destinations += 1;
+            }
+        }
+        deleted
+    }
+
+    /// When a leaving destination's connections should be looked at next, by a pass over [`Self::draining_scope`].
+    pub fn next_look(&self) -> Option<Instant> {
+        self.drains.next_look()
+    }
+
+    /// The virtual services with destinations whose connections should be looked at by now.
+    pub fn draining_scope(&self, now: Instant) -> Scope {
+        let entries = self.ledger.entries();
+        let owners = self
+            .drains
+            .due(now)
+            .filter_map(|key| entries.owner(&key).cloned());
+        Scope::Some(owners.collect())
+    }
+
+    /// Brings the kernel's entries for the virtual services of a scope to what they should be. Destinations that are
+    /// not wanted any more are drained: later passes remove them.
     ///
     /// # Errors
     ///
     /// The kernel could not be read or the ledger not written. What the kernel refuses is no error but part of
     /// the [`Pass`].
-    pub fn pass(&mut self, scope: &Scope) -> Result<Pass, PassError> {
-        self.pass_from(scope).map(|(_, pass)| pass)
+    pub fn pass(&mut self, scope: &Scope, now: Instant) -> Result<Pass, PassError> {
+        self.pass_from(scope, Some(now)).map(|(_, pass)| pass)
     }
 
-    /// As [`Self::pass`] over everything, with the table as it was before.
+    /// The only pass there is, over everything, with the table as it was before. What is not wanted any more goes at
+    /// once, since nobody would come back for it, but for destinations that still serve.
     ///
     /// # Errors
     ///
     /// As [`Self::pass`].
     pub fn pass_once(&mut self) -> Result<(Table, Pass), PassError> {
-        self.pass_from(&Scope::All)
+        self.pass_from(&Scope::All, None)
     }
 
-    fn pass_from(&mut self, scope: &Scope) -> Result<(Table, Pass), PassError> {
+    fn pass_from(&mut self, scope: &Scope, now: Option<Instant>) -> Result<(Table, Pass), PassError> {
         let mut plan = plan(&self.snapshot, &self.node, scope);
         self.replace_findings(scope, &mut plan);
-        let host = self.plan_host(scope, &plan)?;
         let keys = self.concerned(scope, &plan);
         let current = match scope {
             Scope::All => self.store.list()?,
             Scope::Some(_) => self.store.read(&mut keys.iter().copied())?,
         };
+        match now {
+            Some(now) => self.hold_leaving(&keys, &current, &mut plan, now)?,
+            None => plan.keep_leaving(&current),
+        }
+        let host = self.plan_host(scope, &plan)?;
         let mut pass = Pass::default();
         if *scope == Scope::All {
             self.foreign = self.count_foreign(&current, &plan);
@@ -321,6 +370,27 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
             self.remember_host(host, failures, &mut pass);
         }
         Ok((current, pass))
+    }
+
+    /// Lets the destinations that leave stay in the plan until their connections have ended. While not all that is wanted
+    /// is known, a destination that nobody wants may be wanted, and keeps its weight.
+    fn hold_leaving(
+        &mut self,
+        keys: &BTreeSet<ServiceKey>,
+        current: &Table,
+        plan: &mut Plan,
+        now: Instant,
+    ) -> Result<(), PassError> {
+        if self.keeps_everything {
+            return Ok(());
+        }
+        let due: Vec<ServiceKey> = self.drains.due(now).filter(|key| keys.contains(key)).collect();
+        let listed = self.store.look(&mut due.into_iter())?;
+        self.drains.judge(&listed, now);
+        let snapshot = &self.snapshot;
+        let draining = |owner: &_| Some(snapshot.virtual_service(owner)?.draining);
+        self.drains.hold(keys, current, plan, draining, now);
+        Ok(())
     }
 
     /// Plans what a scope needs of the node, and if that is news or all is looked at, the steps to it.
@@ -548,6 +618,13 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
                 .entry(*failure.change.service())
                 .or_default()
                 .push(failure.clone());
+        }
+        for change in &pass.changes {
+            if let Change::DeleteDestination { service, key } = change
+                && !pass.failures.iter().any(|failure| failure.change == *change)
+            {
+                self.drains.removed(service, key);
+            }
         }
         let withheld: BTreeSet<ServiceKey> = pass.withheld.iter().map(|change| *change.service()).collect();
         let (differs, done): (Vec<ServiceKey>, Vec<ServiceKey>) = keys

@@ -2,14 +2,16 @@
 
 use crate::agent::{Numbers, Report};
 use crate::api::{
-    ArpSuppressionMethod, DirectorRole, FindingReport, NodeStateStatus, PreflightReport, Programmed,
-    RoleReport,
+    ArpSuppressionMethod, DeletedRealServer, DirectorRole, FindingReport, NodeStateStatus, PreflightReport,
+    Programmed, RoleReport,
 };
 use crate::host::ArpMethod;
 use crate::plan::Role;
 
 /// How many failures and findings a NodeState lists; its counts say how many there are.
 const LISTED: usize = 32;
+/// How many deleted RealServers it lists; the others follow as these go.
+const DELETED_LISTED: usize = 256;
 
 /// What a node's agent says of itself in the cluster.
 pub fn node_state(report: &Report) -> NodeStateStatus {
@@ -20,6 +22,8 @@ pub fn node_state(report: &Report) -> NodeStateStatus {
         desired: programmed(&report.desired),
         programmed: programmed(&report.programmed),
         foreign_services: count(report.foreign),
+        leaving_destinations: count(report.leaving),
+        deleted_real_servers: deleted_real_servers(report),
         arp_suppression: report.arp_suppression.iter().map(arp_suppression).collect(),
         failure_count: count(report.problems.len() + report.failures.len()),
         failures: failures
@@ -48,6 +52,23 @@ pub fn node_state(report: &Report) -> NodeStateStatus {
             })
             .collect(),
     }
+}
+
+/// Only directors are asked; those that have left first, since somebody waits to hear it.
+fn deleted_real_servers(report: &Report) -> Vec<DeletedRealServer> {
+    if report.roles.is_empty() {
+        return Vec::new();
+    }
+    let mut deleted: Vec<_> = report.deleted_real_servers.iter().collect();
+    deleted.sort_by_key(|(_, destinations)| **destinations);
+    let deleted = deleted.into_iter().take(DELETED_LISTED);
+    deleted
+        .map(|(name, destinations)| DeletedRealServer {
+            namespace: name.namespace.to_string(),
+            name: name.name.to_string(),
+            destinations: count(*destinations),
+        })
+        .collect()
 }
 
 fn arp_suppression(method: &ArpMethod) -> ArpSuppressionMethod {

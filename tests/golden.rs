@@ -115,7 +115,11 @@ fn run(case: &Path) -> String {
     for object in serde_saphyr::from_multiple(&objects).unwrap() {
         snapshot.update(report(&object));
     }
-    let plan = plan(&snapshot, &node, &Scope::All);
+    let current = read("current.txt").map(|text| table_text::parse(&text));
+    let mut plan = plan(&snapshot, &node, &Scope::All);
+    if let Some((current, _)) = &current {
+        plan.keep_leaving(current);
+    }
     let mut text = print_desired(&plan);
     let network = read("network.txt").map(|text| host_text::network(&text));
     let mut of_needs = Vec::new();
@@ -132,8 +136,7 @@ fn run(case: &Path) -> String {
         write!(text, "\n# around the table\n{}", host_text::print(&desired)).unwrap();
     }
     text.push_str(&print_findings(&plan, of_needs, &snapshot));
-    if let Some(current) = read("current.txt") {
-        let (current, ours) = table_text::parse(&current);
+    if let Some((current, ours)) = current {
         text.push_str(&print_changes(&diff(&current, &plan.table, |key| {
             ours.contains(key)
         })));

@@ -345,13 +345,16 @@ fn a_plan_tells_what_apply_then_does_and_nothing_is_left_to_do() {
         plan,
         "+ TCP 10.0.0.200:80 wlc\n\
          +   -> 10.0.0.11:80               DirectRoute weight 1\n\
-         Plan: 1 service to add, 0 to change, 0 to delete; 1 destination to add, 0 to change, 0 to delete.\n"
+         ~ net.ipv4.vs.expire_nodest_conn = 1\n\
+         ~ net.ipv4.vs.expire_quiescent_template = 1\n\
+         Plan: 1 service to add, 0 to change, 0 to delete; 1 destination to add, 0 to change, 0 to delete; \
+         2 steps around the table.\n"
     );
     assert!(!host.table().contains("10.0.0.200"), "a plan changes nothing");
     let (status, applied, _) = host.once("apply", &[]);
     assert_eq!(
         (status, applied.lines().last()),
-        (0, Some("2 changes applied, 0 refused."))
+        (0, Some("4 changes applied, 0 refused."))
     );
     let (status, plan, _) = host.once("plan", &["--detailed-exitcode"]);
     assert_eq!((status, plan.lines().count()), (0, 1));

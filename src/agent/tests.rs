@@ -3,8 +3,8 @@
 use super::*;
 use crate::host::MemoryHost;
 use crate::ipvs::{
-    Change, IpvsError, MemoryTable, Outcome, Scheduler, ServiceKey, SyncDaemon, SyncDaemonRole, Table,
-    TableStore, Timeouts,
+    Change, IpvsError, ListedService, MemoryTable, Outcome, Scheduler, ServiceKey, SyncDaemon,
+    SyncDaemonRole, Table, TableStore, Timeouts,
 };
 use crate::ledger::Ledger;
 use crate::plan::{Directing, MarkMask, Node, ObjectRef, Update};
@@ -180,8 +180,8 @@ impl TableStore for Mending {
         self.table.list()
     }
 
-    fn read(&mut self, keys: &mut dyn Iterator<Item = ServiceKey>) -> Result<Table, IpvsError> {
-        self.table.read(keys)
+    fn look(&mut self, keys: &mut dyn Iterator<Item = ServiceKey>) -> Result<Vec<ListedService>, IpvsError> {
+        self.table.look(keys)
     }
 
     fn timeouts(&mut self) -> Result<Timeouts, IpvsError> {

@@ -58,6 +58,14 @@ pub struct NodeStateStatus {
     pub programmed: Programmed,
     /// Virtual services in the kernel that are not Weir's, and left alone.
     pub foreign_services: i32,
+    /// Destinations that are not wanted any more and go when their connections have ended.
+    #[serde(default)]
+    pub leaving_destinations: i32,
+    /// RealServers that are deleted, as far as this agent knows, and how much of each is still in this node's table: it
+    /// is held until every director says 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub deleted_real_servers: Vec<DeletedRealServer>,
     /// How this node is kept from answering ARP for VIPs of which it is a real server and not the director.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2))]
@@ -78,6 +86,20 @@ pub struct NodeStateStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub findings: Vec<FindingReport>,
+}
+
+/// A RealServer whose object is deleted and held until it has left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeletedRealServer {
+    /// Its namespace.
+    #[schemars(length(max = 63))]
+    pub namespace: String,
+    /// Its name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// The destinations that it still is.
+    pub destinations: i32,
 }
 
 /// A way to keep a node from answering ARP for a VIP.

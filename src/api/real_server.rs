@@ -70,9 +70,9 @@ pub struct RealServerSpec {
 pub enum AdminState {
     /// It takes its share.
     Enabled,
-    /// It takes no new connections and keeps those it has.
+    /// It takes no new connections, keeps those it has, and leaves when they have ended or the draining timeout is over.
     Draining,
-    /// It is taken out.
+    /// It is taken out, as if it were deleted.
     Disabled,
 }
 

@@ -207,7 +207,9 @@ impl PlanArguments {
             snapshot.update(update);
         }
         let node = self.wish.node.node()?;
-        let plan = plan(&snapshot, &node, &Scope::All);
+        let current = KernelTable::open()?.list()?;
+        let mut plan = plan(&snapshot, &node, &Scope::All);
+        plan.keep_leaving(&current);
         let host = plan_host(&snapshot, &node, &plan, &mut self.wish.state.host()?)?;
         let steps = host::diff(&host.current, &host.desired, failed);
         let Plan { table, findings, .. } = plan;
@@ -218,7 +220,6 @@ impl PlanArguments {
         let findings: Vec<Finding> = findings.chain(valid(&snapshot)).collect();
         let (owned, found) = Entries::read(&self.wish.state.state_dir)?;
         tell_damage(self.wish.state.damage(found));
-        let current = KernelTable::open()?.list()?;
         let mut changes = diff(&current, &table, |key| self.wish.exclusive || owned.owns(key));
         if failed {
             // As apply would.

@@ -16,18 +16,29 @@ const ARP_IGNORE: (&str, &[&str]) = ("net.ipv4.conf.all.arp_ignore", &["1", "2",
 /// Ask in the name of an address of the link.
 const ARP_ANNOUNCE: (&str, &[&str]) = ("net.ipv4.conf.all.arp_announce", &["2"]);
 
+/// What a drained destination leaves behind does not lead to it any more: a client that persistence binds to it is bound
+/// to another, and a packet of a connection to it starts a new one, instead of being dropped
+/// (`Documentation/networking/ipvs-sysctl.rst`).
+const AFTER_DRAINING: [&str; 2] = [
+    "net.ipv4.vs.expire_quiescent_template",
+    "net.ipv4.vs.expire_nodest_conn",
+];
+
 /// Settings that Weir may want, whatever the virtual services are; their values are read at every look.
-pub const SYSCTLS: [&str; 4] = [
+pub const SYSCTLS: [&str; 6] = [
     ARP_IGNORE.0,
     ARP_ANNOUNCE.0,
     "net.ipv4.ip_forward",
     "net.ipv4.vs.conntrack",
+    AFTER_DRAINING[0],
+    AFTER_DRAINING[1],
 ];
 
 /// What a node should have for its virtual services. `current` tells its links and what its kernel can do.
 pub fn desired<'a>(needs: impl Iterator<Item = &'a Needs>, current: &Current) -> HostState {
     let mut state = HostState::default();
     let mut rules = RuleNeeds::default();
+    let mut drains = false;
     let mut quiet: BTreeMap<IpAddr, BTreeSet<ArpMethod>> = BTreeMap::new();
     for needs in needs {
         let Needs {
@@ -41,9 +52,11 @@ pub fn desired<'a>(needs: impl Iterator<Item = &'a Needs>, current: &Current) ->
             gue_ports,
             clamped,
             reached_at,
+            drains: drains_too,
             routes_ipv6,
             sysctls,
         } = needs;
+        drains |= drains_too;
         state.reached_at.extend(reached_at);
         state.routes_ipv6 |= routes_ipv6;
         state.addresses.extend(answered.iter().cloned());
@@ -82,6 +95,12 @@ pub fn desired<'a>(needs: impl Iterator<Item = &'a Needs>, current: &Current) ->
         state.gue_ports.extend(gue_ports);
         for (name, value) in sysctls {
             state.sysctls.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    if drains {
+        for name in AFTER_DRAINING {
+            // A director group may say otherwise.
+            state.sysctls.entry(name.into()).or_insert_with(|| "1".into());
         }
     }
     if state.addresses.iter().any(|bound| *bound.link == *VIP_LINK) {

@@ -2,13 +2,14 @@
 
 use crate::nft::Ruleset;
 
+use super::SYSCTLS;
 use super::change::{HostChange, HostError, HostFailure, HostStore, take_in_order};
 use super::network::{Address, Link};
 use super::preflight::Inspection;
 use super::state::{BoundAddress, ChangedSysctl, Current};
 
 /// A node that does what it is told, and refuses what a kernel refuses.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct MemoryHost {
     /// What is there.
     pub current: Current,
@@ -18,6 +19,21 @@ pub struct MemoryHost {
     pub taken: Vec<HostChange>,
     /// Steps that are refused, by their words.
     pub refused: Vec<String>,
+}
+
+/// It has the settings that every node has.
+impl Default for MemoryHost {
+    fn default() -> Self {
+        Self {
+            current: Current {
+                sysctls: SYSCTLS.map(|name| (name.into(), "0".into())).into(),
+                ..Current::default()
+            },
+            inspection: Inspection::default(),
+            taken: Vec::new(),
+            refused: Vec::new(),
+        }
+    }
 }
 
 impl MemoryHost {

@@ -70,6 +70,8 @@ pub struct Needs {
     pub clamped: BTreeMap<IpAddr, u16>,
     /// The addresses on which directors reach this node as a real server, tunnels aside.
     pub reached_at: BTreeSet<IpAddr>,
+    /// Whether destinations are drained here: what is bound to one that has left goes on with another.
+    pub drains: bool,
     /// Whether answers of IPv6 real servers to clients are passed on by this node.
     pub routes_ipv6: bool,
     /// Settings that it takes.

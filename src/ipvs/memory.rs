@@ -1,8 +1,9 @@
 //! A table in memory that refuses what the kernel refuses.
 
-use std::collections::btree_map;
+use std::collections::{BTreeMap, btree_map};
 
 use super::diff::Change;
+use super::listing::{Connections, ListedDestination, ListedService, Statistics};
 use super::netlink::IpvsError;
 use super::outcome::{ChangeError, Failure, Outcome};
 use super::table::{
@@ -18,6 +19,8 @@ pub struct MemoryTable {
     pub table: Table,
     /// Schedulers it lacks, as a kernel lacks those whose module is missing.
     pub missing_schedulers: Vec<Scheduler>,
+    /// Connections of destinations, whatever service they are in.
+    pub connections: BTreeMap<DestinationKey, Connections>,
     /// The connection timeouts.
     pub timeouts: Timeouts,
     /// The sync daemons.
@@ -134,11 +137,25 @@ impl TableStore for MemoryTable {
         Ok(self.table.clone())
     }
 
-    fn read(&mut self, keys: &mut dyn Iterator<Item = ServiceKey>) -> Result<Table, IpvsError> {
-        let services = keys
-            .filter_map(|key| self.table.services.get(&key).map(|entry| (key, entry.clone())))
-            .collect();
-        Ok(Table { services })
+    fn look(&mut self, keys: &mut dyn Iterator<Item = ServiceKey>) -> Result<Vec<ListedService>, IpvsError> {
+        let listed = |key| {
+            let entry = self.table.services.get(&key)?;
+            let destinations = entry.destinations.iter();
+            Some(ListedService {
+                key,
+                service: entry.service.clone(),
+                statistics: Statistics::default(),
+                destinations: destinations
+                    .map(|(key, destination)| ListedDestination {
+                        key: *key,
+                        destination: *destination,
+                        connections: self.connections.get(key).copied().unwrap_or_default(),
+                        statistics: Statistics::default(),
+                    })
+                    .collect(),
+            })
+        };
+        Ok(keys.filter_map(listed).collect())
     }
 
     fn timeouts(&mut self) -> Result<Timeouts, IpvsError> {

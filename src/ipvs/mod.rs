@@ -45,13 +45,22 @@ pub trait TableStore {
     /// The kernel could not be asked.
     fn list(&mut self) -> Result<Table, IpvsError>;
 
-    /// Reads the given services, each with all its destinations. Costs as much as they are many, however large
-    /// the table.
+    /// Reads the given services with what the kernel counts, each with all its destinations; those that are not there
+    /// are left out. Costs as much as they are many, however large the table.
     ///
     /// # Errors
     ///
     /// The kernel could not be asked.
-    fn read(&mut self, keys: &mut dyn Iterator<Item = ServiceKey>) -> Result<Table, IpvsError>;
+    fn look(&mut self, keys: &mut dyn Iterator<Item = ServiceKey>) -> Result<Vec<ListedService>, IpvsError>;
+
+    /// The configuration in [`TableStore::look`].
+    ///
+    /// # Errors
+    ///
+    /// The kernel could not be asked.
+    fn read(&mut self, keys: &mut dyn Iterator<Item = ServiceKey>) -> Result<Table, IpvsError> {
+        Ok(self.look(keys)?.into_iter().collect())
+    }
 
     /// The connection timeouts.
     ///

@@ -284,12 +284,12 @@ impl TableStore for KernelTable {
         self.reopening(|kernel| Ok(kernel.listing()?.into_iter().collect()))
     }
 
-    fn read(&mut self, keys: &mut dyn Iterator<Item = ServiceKey>) -> Result<Table, IpvsError> {
+    fn look(&mut self, keys: &mut dyn Iterator<Item = ServiceKey>) -> Result<Vec<ListedService>, IpvsError> {
         let mut listing = Vec::new();
         for key in keys {
             listing.extend(self.reopening(|kernel| kernel.service(&key))?);
         }
-        Ok(listing.into_iter().collect())
+        Ok(listing)
     }
 
     fn timeouts(&mut self) -> Result<Timeouts, IpvsError> {

@@ -277,6 +277,14 @@ impl Destination {
             lower_threshold: 0,
         }
     }
+
+    /// The same without new connections.
+    pub fn quiesced(self) -> Self {
+        Self {
+            weight: Weight::QUIESCED,
+            ..self
+        }
+    }
 }
 
 /// A virtual service with its destinations.

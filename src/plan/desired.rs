@@ -9,7 +9,7 @@ use crate::ipvs::{
     ServiceKey, Weight,
 };
 
-use super::endpoints::{Referred, Unresolved};
+use super::endpoints::{Part, Referred, Unresolved};
 use super::finding::{Finding, NamespacedName, ObjectRef, Reason};
 use super::services::{KernelService, services};
 use super::snapshot::Snapshot;
@@ -22,8 +22,12 @@ use super::validated::{
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     pub(super) entries: Vec<(ServiceKey, Entry)>,
+    pub(super) leaving: Leaving,
     pub(super) findings: Vec<Finding>,
 }
+
+/// Destinations that still serve the connections they have, with the RealServers that they are.
+type Leaving = BTreeMap<(ServiceKey, DestinationKey), Option<NamespacedName>>;
 
 /// Plans one virtual service for a node that is its active director.
 pub(super) fn want(
@@ -41,7 +45,7 @@ pub(super) fn want(
     let selected = select(snapshot, name, service, &mut wanted.findings);
     let referred = refer(snapshot, &wish, &mut wanted.findings);
     for KernelService { key, .. } in services(snapshot, name, service, &mut wanted.findings) {
-        let entry = entry(&key, &wish, &selected, &referred, &mut wanted.findings);
+        let entry = entry(&key, &wish, &selected, &referred, &mut wanted);
         wanted.entries.push((key, entry));
     }
     // The same real server is looked at for every key, and what is wrong with it is the same for all.
@@ -159,13 +163,13 @@ fn refer<'a>(snapshot: &Snapshot, wish: &Wish<'a>, findings: &mut Vec<Finding>) 
     all
 }
 
-/// The destinations of a key that the endpoints of a Service are.
+/// The destinations of a key that the endpoints of a Service are, and whether they leave.
 fn endpoints(
     key: &ServiceKey,
     wish: &Wish<'_>,
     of: &ReferredBackend<'_>,
     findings: &mut Vec<Finding>,
-) -> Vec<(DestinationKey, Destination)> {
+) -> Vec<(DestinationKey, Destination, Part)> {
     let ReferredBackend {
         backend,
         service,
@@ -210,17 +214,16 @@ fn endpoints(
             let method = ForwardingMethod::Masquerade;
             let port = port_behind(key, wish.service, method, endpoint.port);
             let (Ok(port) | Err(port)) = port;
-            let weight = if endpoint.takes {
-                u64::from(backend.weight)
-            } else {
-                0
-            };
-            let destination = Destination {
-                weight: Weight::saturating(weight),
-                ..Destination::new(method, 0)
+            let weight = match endpoint.part {
+                Part::Takes => backend.weight,
+                Part::Waits | Part::Leaves => 0,
             };
             let address = endpoint.address;
-            (DestinationKey { address, port }, destination)
+            (
+                DestinationKey { address, port },
+                Destination::new(method, weight),
+                endpoint.part,
+            )
         })
         .collect()
 }
@@ -230,21 +233,24 @@ fn entry(
     wish: &Wish<'_>,
     selected: &[Selected<'_>],
     referred: &[ReferredBackend<'_>],
-    findings: &mut Vec<Finding>,
+    wanted: &mut Wanted,
 ) -> Entry {
     let name = wish.name;
+    let Wanted {
+        leaving, findings, ..
+    } = wanted;
     let mut destinations = BTreeMap::new();
     let mut holders: BTreeMap<DestinationKey, &Arc<str>> = BTreeMap::new();
+    let mut leavers = BTreeMap::new();
+    let named = |one: &Selected<'_>| NamespacedName {
+        namespace: name.namespace.clone(),
+        name: one.name.clone(),
+    };
     for one in selected
         .iter()
-        .filter(|one| one.server.admin_state != AdminState::Disabled)
+        .filter(|one| one.server.admin_state == AdminState::Enabled)
     {
-        let object = || {
-            ObjectRef::real_server(&NamespacedName {
-                namespace: name.namespace.clone(),
-                name: one.name.clone(),
-            })
-        };
+        let object = || ObjectRef::real_server(&named(one));
         match destination(key, wish, one) {
             Err(Unfit { field, message }) => {
                 findings.push(Finding::new(object(), field, Reason::Mismatch, message));
@@ -272,8 +278,19 @@ fn entry(
     }
     // What a RealServer says of an address counts more than what an endpoint is by default.
     for one in referred {
-        for (key, destination) in endpoints(key, wish, one, findings) {
-            destinations.entry(key).or_insert(destination);
+        for (destination_key, destination, part) in endpoints(key, wish, one, findings) {
+            if part == Part::Leaves {
+                leavers.insert(destination_key, None);
+            } else {
+                destinations.entry(destination_key).or_insert(destination);
+            }
+        }
+    }
+    let leaves = |state| matches!(state, AdminState::Draining | AdminState::Deleted);
+    for one in selected.iter().filter(|one| leaves(one.server.admin_state)) {
+        // What is wrong with one that never was a destination does not matter any more.
+        if let Ok(Some((destination_key, _))) = destination(key, wish, one) {
+            leavers.insert(destination_key, Some(named(one)));
         }
     }
     let idle = destinations
@@ -290,6 +307,10 @@ fn entry(
         Ok(Some((key, destination))) if idle => drop(destinations.insert(key, destination)),
         Ok(_) => {}
     }
+    let leavers = leavers
+        .into_iter()
+        .filter(|(destination, _)| !destinations.contains_key(destination));
+    leaving.extend(leavers.map(|(destination, server)| ((*key, destination), server)));
     Entry {
         service: kernel_service(key.family(), wish.service),
         destinations,
@@ -327,10 +348,7 @@ fn destination(
             asked.unwrap_or(own)
         ),
     })?;
-    let weight = match server.admin_state {
-        AdminState::Enabled => u64::from(server.weight) * u64::from(backend.weight),
-        AdminState::Draining | AdminState::Disabled => 0,
-    };
+    let weight = u64::from(server.weight) * u64::from(backend.weight);
     let destination = Destination {
         forwarding,
         weight: Weight::saturating(weight),

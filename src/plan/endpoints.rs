@@ -32,8 +32,19 @@ pub(super) struct Endpoints {
 pub(super) struct Endpoint {
     pub(super) address: IpAddr,
     pub(super) port: Option<u16>,
-    /// Whether it takes new connections.
-    pub(super) takes: bool,
+    /// What it is for.
+    pub(super) part: Part,
+}
+
+/// What an endpoint is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// It takes its share of new connections.
+    Takes,
+    /// It takes none for now.
+    Waits,
+    /// It is about to end, and serves the connections it has until then.
+    Leaves,
 }
 
 /// The endpoints behind a reference.
@@ -180,8 +191,9 @@ impl Endpoints {
 
     /// The endpoints that a backend of a virtual service refers to.
     ///
-    /// While any of them is ready, those take what is new; when none is, those that end but still serve do, as in
-    /// kube-proxy (KEP-1669). The others stay, for the connections they have.
+    /// While any of them is ready, those take what is new, and those that end leave; when none is, those that end but
+    /// still serve take it, as in kube-proxy (KEP-1669). One that is not ready may be again, and waits; one that ends and
+    /// serves no more is as good as gone.
     pub(super) fn resolve(
         &self,
         namespace: &Arc<str>,
@@ -248,15 +260,16 @@ impl Endpoints {
             }
         }
         let any_ready = states.values().any(|state| *state == EndpointState::Ready);
-        let needed = if any_ready {
-            EndpointState::Ready
-        } else {
-            EndpointState::Ending
+        let part = |state| match state {
+            EndpointState::Ready => Part::Takes,
+            EndpointState::Ending if any_ready => Part::Leaves,
+            EndpointState::Ending => Part::Takes,
+            EndpointState::Idle => Part::Waits,
         };
         let endpoints = states.into_iter().map(|((address, port), state)| Endpoint {
             address,
             port,
-            takes: state >= needed,
+            part: part(state),
         });
         Ok(Referred {
             protocol: port.protocol,

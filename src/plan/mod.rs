@@ -38,7 +38,7 @@ pub mod validated;
 
 use std::collections::BTreeMap;
 
-use crate::ipvs::{ServiceKey, Table, Timeouts};
+use crate::ipvs::{DestinationKey, ServiceKey, Table, Timeouts};
 
 pub use finding::{Finding, Kind, NamespacedName, ObjectRef, Reason};
 pub use marks::{MarkMask, MarkMaskError};
@@ -55,6 +55,9 @@ pub struct Plan {
     pub table: Table,
     /// Which virtual service wants each of them.
     pub owners: BTreeMap<ServiceKey, NamespacedName>,
+    /// Destinations that are not wanted any more but still serve the connections they have, each with the RealServer
+    /// that it is, if it is one. They are not in the table: nobody adds one that is not there.
+    pub leaving: BTreeMap<(ServiceKey, DestinationKey), Option<NamespacedName>>,
     /// What is to be said about each virtual service of the scope and the objects it uses.
     pub findings: BTreeMap<NamespacedName, Vec<Finding>>,
 }
@@ -94,6 +97,20 @@ pub fn plan_timeouts(snapshot: &Snapshot, node: &Node) -> Option<Timeouts> {
 }
 
 impl Plan {
+    /// Keeps the leaving destinations that a table has, without new connections: for who looks once, and cannot wait
+    /// until their connections have ended.
+    pub fn keep_leaving(&mut self, current: &Table) {
+        for (service, key) in self.leaving.keys() {
+            let there = current
+                .services
+                .get(service)
+                .and_then(|entry| entry.destinations.get(key));
+            if let (Some(there), Some(entry)) = (there, self.table.services.get_mut(service)) {
+                entry.destinations.insert(*key, there.quiesced());
+            }
+        }
+    }
+
     fn add(
         &mut self,
         snapshot: &Snapshot,
@@ -115,6 +132,7 @@ impl Plan {
             desired::Wanted::default()
         };
         wanted.findings.extend(finding);
+        self.leaving.append(&mut wanted.leaving);
         for (key, entry) in wanted.entries {
             self.owners.insert(key, name.clone());
             self.table.services.insert(key, entry);

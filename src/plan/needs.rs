@@ -139,6 +139,7 @@ impl<'a> Planner<'a> {
 
     fn director(&mut self, plan: &Plan) {
         self.answer();
+        self.needs.drains = true;
         for service in &self.services {
             if let ServiceKey::Mark { mark, .. } = service.key {
                 let listened = service.listened.iter().cloned();

@@ -14,8 +14,9 @@ use super::namespace::Namespace;
 use super::scope::Scope;
 use super::validate::Remark;
 use super::validated::{
-    BackendSource, Listen, Ports, Selector, ServiceReference, ValidatedDirectorGroup, ValidatedEndpointSlice,
-    ValidatedRealServer, ValidatedReferenceGrant, ValidatedService, ValidatedVirtualService,
+    AdminState, BackendSource, Listen, Ports, Selector, ServiceReference, ValidatedDirectorGroup,
+    ValidatedEndpointSlice, ValidatedRealServer, ValidatedReferenceGrant, ValidatedService,
+    ValidatedVirtualService,
 };
 
 /// What a source reports of one object.
@@ -59,6 +60,8 @@ pub struct Snapshot {
     endpoints: Endpoints,
     claims: Claims,
     marks: Marks,
+    /// RealServers whose objects are deleted and kept until they have left.
+    deleted: BTreeSet<NamespacedName>,
     /// Virtual services by director group.
     by_group: HashMap<Arc<str>, BTreeSet<NamespacedName>>,
     /// Findings of validation, for the few objects that have any.
@@ -158,6 +161,11 @@ impl Snapshot {
     }
 
     fn put_real_server(&mut self, name: NamespacedName, server: ValidatedRealServer, scope: &mut Scope) {
+        if server.admin_state == AdminState::Deleted {
+            self.deleted.insert(name.clone());
+        } else {
+            self.deleted.remove(&name);
+        }
         let namespace = self.namespaces.entry(name.namespace.clone()).or_default();
         match namespace.real_servers.get_mut(&name.name) {
             // Most changes leave the labels alone: then those who selected it still do, and nobody else.
@@ -211,6 +219,7 @@ impl Snapshot {
                 scope.insert(name);
             }
             Kind::RealServer => {
+                self.deleted.remove(&name);
                 if let Some(namespace) = self.namespaces.get_mut(&name.namespace) {
                     namespace.remove_real_server(&name, scope);
                 }
@@ -401,6 +410,11 @@ impl Snapshot {
         narrow
             .chain(wide.into_iter().flatten())
             .filter(|(_, server)| selector.matches(&server.labels))
+    }
+
+    /// The RealServers whose objects are deleted and kept until they have left.
+    pub fn deleted_real_servers(&self) -> impl Iterator<Item = NamespacedName> {
+        self.deleted.iter().cloned()
     }
 
     /// Whether any virtual service refers to a Service.

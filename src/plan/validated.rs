@@ -34,6 +34,8 @@ pub struct ValidatedVirtualService {
     pub backends: Box<[ValidatedBackend]>,
     /// Who answers while no destination is usable.
     pub fallback: Option<ValidatedFallback>,
+    /// How long connections have to end when a destination leaves.
+    pub draining: ValidatedDraining,
     /// The group whose nodes may be director.
     pub director_group: Arc<str>,
 }
@@ -146,6 +148,15 @@ pub struct ValidatedPersistence {
     pub prefix_v6: u8,
     /// What else identifies a client.
     pub engine: Option<&'static str>,
+}
+
+/// How long connections have to end when a destination leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ValidatedDraining {
+    /// The time they have.
+    pub timeout: Duration,
+    /// Whether the destination stays until the last of them has ended, however long that takes.
+    pub keep: bool,
 }
 
 /// A source of real servers.
@@ -272,7 +283,7 @@ pub struct EndpointPort {
 /// How an endpoint is, from worst to best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EndpointState {
-    /// It does not serve.
+    /// It does not serve, and may again.
     Idle,
     /// It is about to end but still serves.
     Ending,
@@ -334,9 +345,11 @@ pub struct ValidatedRealServer {
 pub enum AdminState {
     /// It takes its share.
     Enabled,
-    /// It takes no new connections.
+    /// It takes no new connections, serves those it has, and leaves when they have ended.
     Draining,
-    /// It is taken out.
+    /// As `Draining`; its object is deleted, and kept in the API only until it has left.
+    Deleted,
+    /// It is taken out, as if there were no such object.
     Disabled,
 }
 

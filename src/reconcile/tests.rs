@@ -64,7 +64,14 @@ fn new_reconciler(
     Reconciler::new(alone(), ledger, store, host, false, MarkMask::default())
 }
 
+/// Passes are told what time it is.
+#[allow(clippy::disallowed_methods, reason = "an Instant cannot be had otherwise")]
+fn start() -> Instant {
+    Instant::now()
+}
+
 struct Fixture {
+    now: Instant,
     directory: tempfile::TempDir,
     reconciler: Reconciler<MemoryTable, MemoryHost>,
 }
@@ -75,6 +82,7 @@ impl Fixture {
         let (ledger, _) = Ledger::open(directory.path()).unwrap();
         let reconciler = new_reconciler(ledger, MemoryTable::new(table), MemoryHost::default());
         Self {
+            now: start(),
             directory,
             reconciler,
         }
@@ -84,13 +92,14 @@ impl Fixture {
         let mut fixture = Self::new(Table::default());
         fixture.reconciler.host = host;
         // Facts of the node are known from the first pass on, which is one over everything.
-        fixture.reconciler.pass(&Scope::All).unwrap();
+        fixture.pass(&Scope::All);
         fixture
     }
 
     /// The same node after its agent was killed: what is in the kernel and on the disk stays.
     fn restart(self) -> Self {
         let Self {
+            now,
             directory,
             reconciler,
         } = self;
@@ -98,9 +107,14 @@ impl Fixture {
         drop(reconciler.ledger);
         let (ledger, _) = Ledger::open(directory.path()).unwrap();
         Self {
+            now,
             directory,
             reconciler: new_reconciler(ledger, store, host),
         }
+    }
+
+    fn pass(&mut self, scope: &Scope) -> Pass {
+        self.reconciler.pass(scope, self.now).unwrap()
     }
 
     fn take(&mut self, updates: impl IntoIterator<Item = Update>) -> Pass {
@@ -108,7 +122,7 @@ impl Fixture {
         for update in updates {
             scope.extend(self.reconciler.update(update));
         }
-        self.reconciler.pass(&scope).unwrap()
+        self.pass(&scope)
     }
 
     fn words(pass: &Pass) -> Vec<String> {
@@ -142,7 +156,7 @@ fn a_changed_real_server_changes_one_destination() {
 fn a_pass_with_nothing_to_do_changes_nothing() {
     let mut node = Fixture::new(Table::default());
     node.take([web(), real_server(11, 1)]);
-    assert_eq!(node.reconciler.pass(&Scope::All).unwrap(), Pass::default());
+    assert_eq!(node.pass(&Scope::All), Pass::default());
 }
 
 #[test]
@@ -150,7 +164,7 @@ fn what_somebody_deleted_comes_back() {
     let mut node = Fixture::new(Table::default());
     node.take([web(), real_server(11, 1)]);
     node.reconciler.store.table = Table::default();
-    let pass = node.reconciler.pass(&Scope::All).unwrap();
+    let pass = node.pass(&Scope::All);
     assert_eq!(
         Fixture::words(&pass),
         [
@@ -164,7 +178,7 @@ fn what_somebody_deleted_comes_back() {
 fn a_foreign_service_is_counted_and_left_alone() {
     let mut node = Fixture::new(foreign_table("TCP 10.9.9.9:53"));
     node.take([web()]);
-    node.reconciler.pass(&Scope::All).unwrap();
+    node.pass(&Scope::All);
     assert_eq!(node.reconciler.foreign(), 1);
     node.take([Update::Delete(crate::plan::ObjectRef::virtual_service(&name(
         "web",
@@ -188,7 +202,7 @@ fn a_service_deleted_while_the_agent_was_down_is_removed_after_the_restart() {
     let mut node = Fixture::new(Table::default());
     node.take([web(), real_server(11, 1)]);
     let mut node = node.restart();
-    let pass = node.reconciler.pass(&Scope::All).unwrap();
+    let pass = node.pass(&Scope::All);
     assert_eq!(Fixture::words(&pass), ["delete service TCP 10.0.0.200:80"]);
     assert!(node.reconciler.ledger.entries().is_empty());
 }
@@ -199,7 +213,7 @@ fn without_its_ledger_an_agent_deletes_nothing_and_adopts_what_it_wants() {
     node.take([web(), real_server(11, 1)]);
     let table = node.reconciler.store.table.clone();
     let mut node = Fixture::new(table.clone());
-    node.reconciler.pass(&Scope::All).unwrap();
+    node.pass(&Scope::All);
     assert_eq!(node.reconciler.store.table, table);
     let pass = node.take([web(), real_server(11, 1)]);
     assert_eq!((pass.changes, pass.adopted.len()), (vec![], 1));
@@ -219,7 +233,7 @@ fn a_refused_service_does_not_stop_the_others_and_is_reported_until_it_works() {
     assert_eq!(node.reconciler.failed_scope(), Scope::Some([name("web")].into()));
     node.reconciler.store.missing_schedulers.clear();
     let scope = node.reconciler.failed_scope();
-    node.reconciler.pass(&scope).unwrap();
+    node.pass(&scope);
     assert_eq!(node.reconciler.failures().count(), 0);
     assert_eq!(node.reconciler.desired(), node.reconciler.programmed());
 }
@@ -232,17 +246,14 @@ fn while_not_all_that_is_wanted_is_known_nothing_is_deleted() {
     node.reconciler.keep_everything(true);
     // The manifest of real server 12 cannot be read.
     node.take([web(), real_server(11, 5)]);
-    let pass = node.reconciler.pass(&Scope::All).unwrap();
+    let pass = node.pass(&Scope::All);
     assert_eq!(pass.withheld.len(), 1);
     let table = node.reconciler.store.table.clone();
     assert_eq!(table.services.values().next().unwrap().destinations.len(), 2);
     assert_ne!(node.reconciler.desired(), node.reconciler.programmed());
     node.reconciler.keep_everything(false);
-    let pass = node.reconciler.pass(&Scope::All).unwrap();
-    assert_eq!(
-        Fixture::words(&pass),
-        ["delete destination 10.0.0.12:80 of TCP 10.0.0.200:80"]
-    );
+    assert_eq!(Fixture::words(&node.pass(&Scope::All)), [QUIESCE]);
+    assert_eq!(Fixture::words(&wait(&mut node)), [REMOVE]);
     assert_eq!(node.reconciler.desired(), node.reconciler.programmed());
 }
 
@@ -296,6 +307,13 @@ fn neighbour() -> MemoryHost {
     host.current.network = host::Network::new(vec![eth0], Vec::new());
     host.current.rules = Some(crate::nft::Ruleset::new());
     host.current.arp_rules = true;
+    // As a director leaves them, so that steps are about what the tests are about.
+    for name in [
+        "net.ipv4.vs.expire_nodest_conn",
+        "net.ipv4.vs.expire_quiescent_template",
+    ] {
+        host.current.sysctls.insert(name.into(), "1".into());
+    }
     host
 }
 
@@ -333,12 +351,12 @@ fn a_change_that_needs_nothing_else_of_the_node_does_not_look_at_it() {
     // Somebody else's doing shows only to whoever looks.
     fixture.reconciler.host.current.network.links[0].addresses.pop();
     assert_eq!(steps(&fixture.take([real_server(11, 2)])), [""; 0]);
-    let audit = fixture.reconciler.pass(&Scope::All).unwrap();
+    let audit = fixture.pass(&Scope::All);
     assert_eq!(
         steps(&audit),
         ["add address 10.0.0.200 on eth0", "announce 10.0.0.200 on eth0"]
     );
-    assert_eq!(steps(&fixture.reconciler.pass(&Scope::All).unwrap()), [""; 0]);
+    assert_eq!(steps(&fixture.pass(&Scope::All)), [""; 0]);
 }
 
 #[test]
@@ -370,7 +388,7 @@ fn a_refused_step_is_reported_and_tried_again_with_everything() {
     );
     assert_eq!(fixture.reconciler.failed_scope(), Scope::All);
     fixture.reconciler.host.refused.clear();
-    fixture.reconciler.pass(&Scope::All).unwrap();
+    fixture.pass(&Scope::All);
     assert_eq!(fixture.reconciler.host_failures(), []);
     assert_eq!(fixture.reconciler.failed_scope(), Scope::default());
 }
@@ -395,4 +413,163 @@ fn a_real_server_is_one_by_its_own_address_and_ceases_to_be_with_it() {
     assert_eq!(current.network, neighbour().current.network);
     assert_eq!(current.rules, neighbour().current.rules);
     assert!(fixture.reconciler.arp_suppression().is_empty());
+}
+
+fn established(fixture: &mut Fixture, last: u8, active: u32) {
+    let key = crate::ipvs::DestinationKey {
+        address: std::net::IpAddr::from([10, 0, 0, last]),
+        port: 80,
+    };
+    let connections = crate::ipvs::Connections {
+        active,
+        ..Default::default()
+    };
+    fixture.reconciler.store.connections.insert(key, connections);
+}
+
+/// Lets the time pass until the reconciler asks to be called, and passes over what it asks for.
+fn wait(fixture: &mut Fixture) -> Pass {
+    fixture.now = fixture
+        .reconciler
+        .next_look()
+        .expect("something is leaving")
+        .max(fixture.now);
+    let scope = fixture.reconciler.draining_scope(fixture.now);
+    fixture.pass(&scope)
+}
+
+const QUIESCE: &str = "edit destination 10.0.0.12:80 of TCP 10.0.0.200:80";
+const REMOVE: &str = "delete destination 10.0.0.12:80 of TCP 10.0.0.200:80";
+
+#[test]
+fn a_destination_leaves_when_its_connections_have_ended() {
+    let mut fixture = Fixture::new(Table::default());
+    fixture.take([web(), real_server(11, 1), real_server(12, 1)]);
+    established(&mut fixture, 12, 3);
+    assert_eq!(Fixture::words(&fixture.take([delete("rs12")])), [QUIESCE]);
+    for _ in 0..5 {
+        assert_eq!(wait(&mut fixture), Pass::default());
+    }
+    assert_eq!(fixture.reconciler.desired(), fixture.reconciler.programmed());
+    established(&mut fixture, 12, 0);
+    assert_eq!(Fixture::words(&wait(&mut fixture)), [REMOVE]);
+    assert_eq!(
+        (fixture.reconciler.leaving(), fixture.reconciler.next_look()),
+        (0, None)
+    );
+    assert_eq!(fixture.reconciler.desired(), fixture.reconciler.programmed());
+}
+
+#[test]
+fn one_that_is_wanted_again_has_its_weight_again() {
+    let mut fixture = Fixture::new(Table::default());
+    fixture.take([web(), real_server(11, 1), real_server(12, 1)]);
+    established(&mut fixture, 12, 3);
+    fixture.take([delete("rs12")]);
+    let pass = fixture.take([real_server(12, 1)]);
+    assert_eq!(Fixture::words(&pass), [QUIESCE], "the edit back");
+    assert_eq!(fixture.reconciler.next_look(), None);
+    assert_eq!(fixture.pass(&Scope::All), Pass::default());
+}
+
+#[test]
+fn an_audit_in_the_middle_changes_nothing_about_who_leaves() {
+    let mut fixture = Fixture::new(Table::default());
+    fixture.take([web(), real_server(11, 1), real_server(12, 1)]);
+    established(&mut fixture, 12, 1);
+    let begin = fixture.now;
+    fixture.take([delete("rs12")]);
+    for second in 1..60 {
+        fixture.now = begin + std::time::Duration::from_secs(second);
+        assert_eq!(fixture.pass(&Scope::All), Pass::default(), "after {second} s");
+    }
+    fixture.now = begin + std::time::Duration::from_secs(60);
+    assert_eq!(Fixture::words(&fixture.pass(&Scope::All)), [REMOVE]);
+}
+
+/// After a restart nobody knows how long it has been leaving: it has its whole time again, but no new connections.
+#[test]
+fn a_restart_in_the_middle_cuts_nobody_off() {
+    let mut fixture = Fixture::new(Table::default());
+    fixture.take([web(), real_server(11, 1), real_server(12, 1)]);
+    established(&mut fixture, 12, 1);
+    fixture.take([delete("rs12")]);
+    let mut fixture = fixture.restart();
+    assert_eq!(fixture.take([web(), real_server(11, 1)]), Pass::default());
+    assert_eq!(fixture.reconciler.leaving(), 1);
+    established(&mut fixture, 12, 0);
+    assert_eq!(Fixture::words(&wait(&mut fixture)), [REMOVE]);
+}
+
+#[test]
+fn a_removal_that_is_refused_is_tried_again_and_not_begun_anew() {
+    let mut fixture = Fixture::new(Table::default());
+    fixture.take([web(), real_server(11, 1), real_server(12, 1)]);
+    fixture.take([delete("rs12")]);
+    // Somebody takes it away first: what is gone is as good as removed.
+    let key: ServiceKey = "TCP 10.0.0.200:80".parse().unwrap();
+    let entry = fixture.reconciler.store.table.services.get_mut(&key).unwrap();
+    entry
+        .destinations
+        .retain(|key, _| key.address != std::net::IpAddr::from([10, 0, 0, 12]));
+    assert_eq!(wait(&mut fixture), Pass::default());
+    assert_eq!(fixture.reconciler.leaving(), 0);
+}
+
+#[test]
+fn a_service_that_goes_takes_those_who_leave_with_it() {
+    let mut fixture = Fixture::new(Table::default());
+    fixture.take([web(), real_server(11, 1), real_server(12, 1)]);
+    established(&mut fixture, 12, 1);
+    fixture.take([delete("rs12")]);
+    let pass = fixture.take([delete("web")]);
+    assert_eq!(Fixture::words(&pass), ["delete service TCP 10.0.0.200:80"]);
+    assert_eq!(
+        (fixture.reconciler.leaving(), fixture.reconciler.next_look()),
+        (0, None)
+    );
+}
+
+fn marked_deleted(last: u8) -> Update {
+    let mut update = real_server(last, 1);
+    if let Update::Put {
+        form: Some(crate::plan::Form::RealServer(server)),
+        ..
+    } = &mut update
+    {
+        server.admin_state = crate::plan::validated::AdminState::Deleted;
+    }
+    update
+}
+
+#[test]
+fn who_holds_a_deleted_real_server_hears_when_it_has_left() {
+    let mut fixture = Fixture::new(Table::default());
+    fixture.take([web(), real_server(11, 1), real_server(12, 1)]);
+    established(&mut fixture, 12, 1);
+    fixture.take([marked_deleted(12)]);
+    assert_eq!(
+        fixture.reconciler.deleted_real_servers(),
+        [(name("rs12"), 1)].into()
+    );
+    established(&mut fixture, 12, 0);
+    wait(&mut fixture);
+    assert_eq!(
+        fixture.reconciler.deleted_real_servers(),
+        [(name("rs12"), 0)].into()
+    );
+    fixture.take([delete("rs12")]);
+    assert_eq!(fixture.reconciler.deleted_real_servers(), BTreeMap::new());
+}
+
+/// One that was deleted before this agent knew of it is nobody's destination here.
+#[test]
+fn a_deleted_real_server_that_was_no_destination_does_not_become_one() {
+    let mut fixture = Fixture::new(Table::default());
+    let pass = fixture.take([web(), real_server(11, 1), marked_deleted(12)]);
+    assert_eq!(pass.changes.len(), 2);
+    assert_eq!(
+        fixture.reconciler.deleted_real_servers(),
+        [(name("rs12"), 0)].into()
+    );
 }

@@ -69,6 +69,11 @@ impl<'a> Fleet<'a> {
         fs::rename(temporary, path).unwrap();
     }
 
+    /// Takes a manifest away.
+    pub fn remove(&self, name: &str) {
+        fs::remove_file(self.folder.path().join(name)).unwrap();
+    }
+
     /// Takes all manifests away.
     pub fn clear(&self) {
         for entry in fs::read_dir(self.folder.path()).unwrap() {

@@ -34,9 +34,12 @@ impl Remembered {
         let Plan {
             table,
             owners,
+            leaving,
             findings,
         } = &mut self.plan;
         owners.retain(|_, owner| !concerned(owner));
+        leaving.retain(|(key, _), _| owners.contains_key(key));
+        leaving.extend(fresh.leaving);
         findings.retain(|name, _| !concerned(name));
         table.services.retain(|key, _| owners.contains_key(key));
         table.services.extend(fresh.table.services);

@@ -53,9 +53,10 @@ pub fn endpoint_slice(object: &EndpointSlice) -> Validation<ValidatedEndpointSli
     let mut endpoints: BTreeMap<IpAddr, EndpointState> = BTreeMap::new();
     for endpoint in &object.endpoints {
         // The others are the same endpoint's, and not for use (`Endpoint.addresses` of the API reference).
-        if let Some(address) = endpoint.addresses.first().and_then(|text| parse_address(text)) {
-            let best = endpoints.entry(address).or_insert(EndpointState::Idle);
-            *best = (*best).max(state(endpoint));
+        let address = endpoint.addresses.first().and_then(|text| parse_address(text));
+        if let (Some(address), Some(state)) = (address, state(endpoint)) {
+            let best = endpoints.entry(address).or_insert(state);
+            *best = (*best).max(state);
         }
     }
     good(Some(ValidatedEndpointSlice {
@@ -84,7 +85,8 @@ pub fn reference_grant(object: &ReferenceGrant) -> Validation<ValidatedReference
 }
 
 /// What its conditions come to; absent ones are to be taken for good ones (`EndpointConditions` of the API reference).
-fn state(endpoint: &Endpoint) -> EndpointState {
+/// One that ends and serves no more is as good as gone.
+fn state(endpoint: &Endpoint) -> Option<EndpointState> {
     let conditions = endpoint.conditions.as_ref();
     let ready = conditions.and_then(|conditions| conditions.ready).unwrap_or(true);
     let serving = conditions
@@ -94,9 +96,10 @@ fn state(endpoint: &Endpoint) -> EndpointState {
         .and_then(|conditions| conditions.terminating)
         .unwrap_or(false);
     match (ready, serving, terminating) {
-        (true, ..) => EndpointState::Ready,
-        (false, true, true) => EndpointState::Ending,
-        (false, ..) => EndpointState::Idle,
+        (true, ..) => Some(EndpointState::Ready),
+        (false, true, true) => Some(EndpointState::Ending),
+        (false, false, true) => None,
+        (false, _, false) => Some(EndpointState::Idle),
     }
 }
 

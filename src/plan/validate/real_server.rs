@@ -16,7 +16,16 @@ pub fn real_server(object: &api::RealServer) -> Validation<ValidatedRealServer> 
         let labels = labels
             .map(|(key, value)| (Arc::from(key.as_str()), Arc::from(value.as_str())))
             .collect();
-        spec.map(|spec| ValidatedRealServer { labels, ..spec })
+        let deleted = object.metadata.deletion_timestamp.is_some();
+        spec.map(|spec| ValidatedRealServer {
+            labels,
+            admin_state: if deleted {
+                AdminState::Deleted
+            } else {
+                spec.admin_state
+            },
+            ..spec
+        })
     })
 }
 

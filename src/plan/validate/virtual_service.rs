@@ -8,14 +8,16 @@ use std::time::Duration;
 use crate::api::{self, rules};
 use crate::ipvs::{Family, ForwardingMethod, Protocol, Scheduler, SchedulerFlags};
 use crate::plan::validated::{
-    BackendSource, Listen, Ports, ServiceReference, ValidatedBackend, ValidatedFallback, ValidatedForwarding,
-    ValidatedPersistence, ValidatedVirtualService,
+    BackendSource, Listen, Ports, ServiceReference, ValidatedBackend, ValidatedDraining, ValidatedFallback,
+    ValidatedForwarding, ValidatedPersistence, ValidatedVirtualService,
 };
 
 use super::{Checker, Validation, is_label, parse_address, parts, port};
 
 /// ipvsadm's default.
 const DEFAULT_PERSISTENCE: Duration = Duration::from_secs(300);
+/// How long connections have to end where nobody says.
+const DEFAULT_DRAINING: Duration = Duration::from_secs(60);
 /// The kernel keeps a persistence timeout of at most 31 days.
 const MAX_PERSISTENCE: Duration = Duration::from_secs(31 * 24 * 3600);
 
@@ -85,13 +87,7 @@ fn check_spec(at: &mut Checker, spec: &api::VirtualServiceSpec) -> Option<Valida
         .as_ref()
         .and_then(|fallback| at.field("fallback", |at| check_fallback(at, fallback)));
     parts::health_check(at, health_check.as_ref());
-    if let Some(api::Draining {
-        timeout,
-        on_timeout: _,
-    }) = draining
-    {
-        at.field("draining", |at| at.duration("timeout", timeout.as_ref()));
-    }
+    let draining = check_draining(at, draining.as_ref());
     let director_group = director_group_ref
         .as_ref()
         .map_or(api::DEFAULT_DIRECTOR_GROUP, |group| &group.name);
@@ -99,7 +95,6 @@ fn check_spec(at: &mut Checker, spec: &api::VirtualServiceSpec) -> Option<Valida
 
     at.not_supported("addressPoolRef", address_pool_ref.is_some());
     at.not_supported("whenUnhealthy", when_unhealthy.is_some());
-    at.not_supported("draining", draining.is_some());
     let listen = match mark {
         Some(mark) => {
             let (family, mark) = mark?;
@@ -125,6 +120,7 @@ fn check_spec(at: &mut Checker, spec: &api::VirtualServiceSpec) -> Option<Valida
         forwarding: forwarding.unwrap_or(ValidatedForwarding::new(ForwardingMethod::Masquerade)),
         backends,
         fallback,
+        draining,
         director_group: director_group.into(),
     })
 }
@@ -301,6 +297,15 @@ fn scheduler(algorithm: api::SchedulerAlgorithm) -> Scheduler {
         api::SchedulerAlgorithm::Ovf => Scheduler::Overflow,
         api::SchedulerAlgorithm::Mh => Scheduler::Maglev,
         api::SchedulerAlgorithm::Twos => Scheduler::TwoRandomChoices,
+    }
+}
+
+fn check_draining(at: &mut Checker, value: Option<&api::Draining>) -> ValidatedDraining {
+    let timeout = value
+        .and_then(|draining| at.field("draining", |at| at.duration("timeout", draining.timeout.as_ref())));
+    ValidatedDraining {
+        timeout: timeout.unwrap_or(DEFAULT_DRAINING),
+        keep: value.and_then(|draining| draining.on_timeout) == Some(api::OnDrainTimeout::Keep),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::ops::Range;
+use std::time::Duration;
 
 use proptest::bool::weighted;
 use proptest::collection::vec;
@@ -14,7 +15,8 @@ use super::super::*;
 use crate::ipvs::{Family, ForwardingMethod, Protocol, Scheduler, SchedulerFlags, Tunnel};
 use crate::plan::validated::{
     AdminState, Binding, EndpointPort, EndpointState, Label, Labels, Requirement, RequirementCondition,
-    ServicePort, ValidatedBackend, ValidatedFailover, ValidatedFallback, ValidatedForwarding,
+    ServicePort, ValidatedBackend, ValidatedDraining, ValidatedFailover, ValidatedFallback,
+    ValidatedForwarding,
 };
 
 pub(super) fn updates(count: Range<usize>) -> impl Strategy<Value = Vec<Update>> {
@@ -178,6 +180,7 @@ fn real_server() -> impl Strategy<Value = Form> {
         select(vec![
             AdminState::Enabled,
             AdminState::Draining,
+            AdminState::Deleted,
             AdminState::Disabled,
         ]),
         option::weighted(0.2, forwarding()),
@@ -322,6 +325,10 @@ fn virtual_service() -> impl Strategy<Value = Form> {
                 forwarding,
                 backends: backends.collect(),
                 fallback,
+                draining: ValidatedDraining {
+                    timeout: Duration::from_secs(60),
+                    keep: false,
+                },
                 director_group: group.into(),
             }))
         })

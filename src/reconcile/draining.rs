@@ -1,0 +1,295 @@
+//! Draining: a destination that is not wanted any more gets no new connections, and goes when those it has have ended
+//! or their time is over. Pure: what the kernel counts and what time it is are arguments.
+//!
+//! ```text
+//!  not wanted, in the kernel ─► weight 0 ─► no connections, or time is over ─► removed
+//!                                  │ ▲
+//!                     wanted again ▼ │ looked at again and again
+//! ```
+//!
+//! The kernel drops the packets of connections to a destination that is gone, so this is all that an established
+//! connection's life depends on.
+//!
+//! - **TCP, SCTP**: a connection counts while it is established. One in its handshake counts as inactive, as do those
+//!   that are being closed, which the kernel remembers for minutes; so a destination goes after a while without
+//!   established connections, or at once if it has none of any kind.
+//! - **UDP** has no connections that end: the kernel remembers a flow until it has been silent for long. A destination
+//!   that still serves keeps its flows until then or until their time is over. One that does not is removed at once,
+//!   and the next packet of each flow goes to another (`expire_nodest_conn`).
+//!
+//! Time runs from when this agent saw that a destination is not wanted: after a restart it has its whole time again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::ipvs::{Connections, DestinationKey, ListedService, Protocol, ServiceKey, Table};
+use crate::plan::validated::ValidatedDraining;
+use crate::plan::{NamespacedName, Plan};
+
+/// How long a destination without established connections stays, for handshakes that are under way.
+const SETTLING: Duration = Duration::from_secs(3);
+/// Time between two looks at a destination's connections: a tenth of the time it has been draining, within these.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The destinations that are leaving a node's table.
+#[derive(Debug, Default)]
+pub(super) struct Drains {
+    services: BTreeMap<ServiceKey, BTreeMap<DestinationKey, Drain>>,
+}
+
+#[derive(Debug)]
+struct Drain {
+    since: Instant,
+    /// Since when it has been seen without connections that count.
+    quiet_since: Option<Instant>,
+    next_look: Instant,
+    over: bool,
+    draining: ValidatedDraining,
+    /// The RealServer that it is, if it still is one.
+    real_server: Option<NamespacedName>,
+}
+
+impl Drains {
+    /// Puts the destinations that leave the given services back into the plan's table, without new connections, but for
+    /// those whose time is over. `draining` says how long the destinations of a virtual service have.
+    pub(super) fn hold(
+        &mut self,
+        services: &BTreeSet<ServiceKey>,
+        current: &Table,
+        plan: &mut Plan,
+        draining: impl Fn(&NamespacedName) -> Option<ValidatedDraining>,
+        now: Instant,
+    ) {
+        for service in services {
+            let mut before = self.services.remove(service).unwrap_or_default();
+            let wanted = plan.table.services.get_mut(service);
+            let (Some(wanted), Some(current)) = (wanted, current.services.get(service)) else {
+                continue;
+            };
+            let Some(draining) = plan.owners.get(service).and_then(&draining) else {
+                continue;
+            };
+            let mut drains = BTreeMap::new();
+            for (key, destination) in &current.destinations {
+                if wanted.destinations.contains_key(key) {
+                    continue;
+                }
+                let leaver = plan.leaving.get(&(*service, *key));
+                if is_udp(service) && leaver.is_none() {
+                    continue;
+                }
+                let drain = before.remove(key).unwrap_or_else(|| Drain::new(now, draining));
+                let drain = Drain {
+                    draining,
+                    real_server: leaver.cloned().flatten(),
+                    ..drain
+                };
+                if !drain.over {
+                    wanted.destinations.insert(*key, destination.quiesced());
+                }
+                drains.insert(*key, drain);
+            }
+            if !drains.is_empty() {
+                self.services.insert(*service, drains);
+            }
+        }
+    }
+
+    /// Takes in that a destination has been removed.
+    pub(super) fn removed(&mut self, service: &ServiceKey, key: &DestinationKey) {
+        if let Some(drains) = self.services.get_mut(service) {
+            drains.remove(key);
+            if drains.is_empty() {
+                self.services.remove(service);
+            }
+        }
+    }
+
+    /// The services with destinations whose connections are to be looked at by now.
+    pub(super) fn due(&self, now: Instant) -> impl Iterator<Item = ServiceKey> {
+        self.services
+            .iter()
+            .filter(move |(_, drains)| drains.values().any(|drain| drain.next_look <= now))
+            .map(|(service, _)| *service)
+    }
+
+    /// When somebody should look next.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        self.all().map(|drain| drain.next_look).min()
+    }
+
+    /// Takes in what the kernel counts, and decides whose time is over.
+    pub(super) fn judge(&mut self, listed: &[ListedService], now: Instant) {
+        for ListedService {
+            key, destinations, ..
+        } in listed
+        {
+            let Some(drains) = self.services.get_mut(key) else {
+                continue;
+            };
+            for destination in destinations {
+                if let Some(drain) = drains.get_mut(&destination.key) {
+                    drain.judge(is_udp(key), destination.connections, now);
+                }
+            }
+        }
+    }
+
+    /// How many destinations are leaving.
+    pub(super) fn len(&self) -> usize {
+        self.services.values().map(BTreeMap::len).sum()
+    }
+
+    /// The RealServers that the leaving destinations are, one for each.
+    pub(super) fn real_servers(&self) -> impl Iterator<Item = &NamespacedName> {
+        self.all().filter_map(|drain| drain.real_server.as_ref())
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Drain> {
+        self.services.values().flat_map(BTreeMap::values)
+    }
+}
+
+impl Drain {
+    /// Its connections are to be looked at as soon as it gets no new ones.
+    fn new(now: Instant, draining: ValidatedDraining) -> Self {
+        Self {
+            since: now,
+            quiet_since: None,
+            next_look: now,
+            over: false,
+            draining,
+            real_server: None,
+        }
+    }
+
+    fn judge(&mut self, udp: bool, connections: Connections, now: Instant) {
+        let Connections { active, inactive, .. } = connections;
+        let counted = if udp {
+            active.saturating_add(inactive)
+        } else {
+            active
+        };
+        if counted > 0 {
+            self.quiet_since = None;
+        } else {
+            self.quiet_since.get_or_insert(now);
+        }
+        let deadline = self.since.checked_add(self.draining.timeout);
+        let times = [
+            deadline.filter(|_| !self.draining.keep),
+            self.quiet_since.map(|since| since + SETTLING),
+        ];
+        let times = times.into_iter().flatten();
+        self.over = (active == 0 && inactive == 0) || times.clone().any(|time| time <= now);
+        let interval = ((now - self.since) / 10).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
+        self.next_look = times
+            .filter(|time| *time > now)
+            .fold(now + interval, Instant::min);
+    }
+}
+
+fn is_udp(service: &ServiceKey) -> bool {
+    let udp = Protocol::Udp;
+    matches!(service, ServiceKey::Address { protocol, .. } if *protocol == udp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: ValidatedDraining = ValidatedDraining {
+        timeout: Duration::from_secs(60),
+        keep: false,
+    };
+
+    fn connections(active: u32, inactive: u32) -> Connections {
+        Connections {
+            active,
+            inactive,
+            persistent: 0,
+        }
+    }
+
+    /// A drain is told what time it is.
+    #[allow(clippy::disallowed_methods, reason = "an Instant cannot be had otherwise")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    /// Looks whenever the drain asks for it, and says after how many seconds it is over, if ever, and after how many looks.
+    fn course(
+        draining: ValidatedDraining,
+        udp: bool,
+        counts: impl Fn(u64) -> Connections,
+    ) -> (Option<u64>, usize) {
+        let start = start();
+        let mut drain = Drain::new(start, draining);
+        for looks in 1..1000 {
+            let now = drain.next_look;
+            drain.judge(udp, counts((now - start).as_secs()), now);
+            if drain.over {
+                return (Some((now - start).as_secs()), looks);
+            }
+            assert!(drain.next_look > now, "time goes on");
+        }
+        (None, 1000)
+    }
+
+    #[test]
+    fn without_any_connection_it_is_over_with_the_first_look() {
+        assert_eq!(course(TIMEOUT, false, |_| connections(0, 0)), (Some(0), 1));
+        assert_eq!(course(TIMEOUT, true, |_| connections(0, 0)), (Some(0), 1));
+    }
+
+    #[test]
+    fn established_connections_are_waited_for_and_those_being_closed_are_not() {
+        let (over, looks) = course(TIMEOUT, false, |second| match second {
+            0..20 => connections(7, 1),
+            _ => connections(0, 8),
+        });
+        assert!(over.is_some_and(|over| (23..=26).contains(&over)), "{over:?}");
+        assert!(looks < 25, "{looks}");
+    }
+
+    #[test]
+    fn a_handshake_has_time_to_become_a_connection() {
+        let (over, _) = course(TIMEOUT, false, |second| match second {
+            0..2 => connections(0, 1),
+            2..10 => connections(1, 0),
+            _ => connections(0, 0),
+        });
+        assert_eq!(over, Some(10));
+    }
+
+    #[test]
+    fn what_does_not_end_has_its_time_and_no_more() {
+        let (over, looks) = course(TIMEOUT, false, |_| connections(1, 0));
+        assert_eq!(over, Some(60));
+        assert!(looks < 40, "{looks}");
+        assert_eq!(course(TIMEOUT, true, |_| connections(0, 1)).0, Some(60));
+        let none = ValidatedDraining {
+            timeout: Duration::ZERO,
+            keep: false,
+        };
+        assert_eq!(course(none, false, |_| connections(1, 0)), (Some(0), 1));
+    }
+
+    #[test]
+    fn to_keep_is_to_wait_for_the_last_however_long() {
+        let keep = ValidatedDraining {
+            keep: true,
+            ..TIMEOUT
+        };
+        assert_eq!(course(keep, false, |_| connections(1, 0)).0, None);
+        let (over, _) = course(keep, false, |second| connections(u32::from(second < 3600), 0));
+        assert!(over.is_some_and(|over| (3600..=3610).contains(&over)), "{over:?}");
+    }
+
+    #[test]
+    fn flows_of_datagrams_are_waited_for_until_the_kernel_forgets_them() {
+        let (over, _) = course(TIMEOUT, true, |second| connections(0, u32::from(second < 30)));
+        assert!(over.is_some_and(|over| (30..=34).contains(&over)), "{over:?}");
+    }
+}
