@@ -17,6 +17,7 @@ use crate::ipvs::KernelTable;
 use crate::ledger::{Ledger, LedgerState};
 use crate::plan::{Directing, MarkMask, Node};
 use crate::reconcile::Reconciler;
+use crate::source::watch::WATCH_TIMEOUT;
 use crate::source::{cluster, folder};
 use crate::telemetry::{self, LogFormat};
 use crate::{api, publish};
@@ -25,8 +26,8 @@ use super::OK;
 
 /// Events of a source that may wait for the agent.
 const EVENTS: usize = 256;
-/// The server ends a watch after [`cluster::WATCH_TIMEOUT`] seconds; a connection silent for longer is dead.
-const READ_TIMEOUT: Duration = Duration::from_secs(cluster::WATCH_TIMEOUT as u64 + 20);
+/// The server ends a watch after [`WATCH_TIMEOUT`] seconds; a connection silent for longer is dead.
+const READ_TIMEOUT: Duration = Duration::from_secs(WATCH_TIMEOUT as u64 + 20);
 
 /// Keep this node's IPVS table as the objects say
 ///

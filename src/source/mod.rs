@@ -5,10 +5,12 @@
 //! | `manifest` | the text of a manifest → objects, or errors with their place; pure |
 //! | `folder` | a folder of manifests, watched |
 //! | `cluster` | the Kubernetes API |
+//! | `watch` | one kind of it |
 
 pub mod cluster;
 pub mod folder;
 pub mod manifest;
+pub mod watch;
 
 use std::collections::BTreeMap;
 
