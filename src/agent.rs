@@ -20,8 +20,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::host::preflight::Check;
 use crate::host::{ArpMethod, HostFailure, HostStore};
-use crate::ipvs::{Failure, IpvsError, SyncDaemonRole, TableStore};
-use crate::plan::{Finding, NamespacedName, Role, Scope};
+use crate::ipvs::{IpvsError, SyncDaemonRole, TableStore};
+use crate::plan::{Finding, Generations, NamespacedName, Role, Scope};
 use crate::reconcile::{Pass, Reconciler};
 use crate::source::SourceEvent;
 
@@ -46,18 +46,29 @@ pub struct Report {
     pub foreign: usize,
     /// Destinations that are not wanted any more and stay until their connections have ended.
     pub leaving: usize,
-    /// The RealServers whose objects are deleted, each with how many destinations it still is.
-    pub deleted_real_servers: BTreeMap<NamespacedName, usize>,
+    /// The RealServers that drain or are deleted, each with how many destinations it still is.
+    pub leaving_real_servers: BTreeMap<NamespacedName, usize>,
     /// How the node is kept from answering ARP for VIPs of which it is not the director.
     pub arp_suppression: BTreeSet<ArpMethod>,
+    /// The virtual services of which the node is active director and has everything.
+    pub generations: Generations,
     /// Changes that the kernel refuses, or why no pass could be made.
-    pub failures: Vec<String>,
+    pub failures: Vec<ReportedFailure>,
     /// What about the node stands in the way of what it should have.
     pub obstacles: BTreeSet<Check>,
     /// What is to be said about objects.
     pub findings: BTreeSet<Finding>,
     /// What is wrong with the source.
     pub problems: Vec<String>,
+}
+
+/// Something that could not be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportedFailure {
+    /// The virtual service that lacks it; otherwise it may be any, or all.
+    pub virtual_service: Option<NamespacedName>,
+    /// What, and why.
+    pub message: String,
 }
 
 /// A set of entries in numbers.
@@ -316,6 +327,25 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
         }
     }
 
+    fn failures(&self, reconciler: &Reconciler<S, H>) -> Vec<ReportedFailure> {
+        let of_the_node = |message| ReportedFailure {
+            virtual_service: None,
+            message,
+        };
+        let of_entries = reconciler.failures().map(|(owner, failure)| ReportedFailure {
+            virtual_service: owner.cloned(),
+            message: failure.to_string(),
+        });
+        let around = reconciler.host_failures().iter().map(HostFailure::to_string);
+        let of_the_table = reconciler.table_failures().iter().map(chain_of);
+        let stopped_by = self.stopped_by.iter().cloned();
+        stopped_by
+            .map(of_the_node)
+            .chain(of_entries)
+            .chain(around.chain(of_the_table).map(of_the_node))
+            .collect()
+    }
+
     /// Publishes the state, and tells what is new about it.
     fn report(&mut self) {
         let Some(reconciler) = &self.reconciler else {
@@ -328,16 +358,10 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
             programmed: numbers(reconciler.programmed()),
             foreign: reconciler.foreign(),
             leaving: reconciler.leaving(),
-            deleted_real_servers: reconciler.deleted_real_servers(),
+            leaving_real_servers: reconciler.leaving_real_servers(),
             arp_suppression: reconciler.arp_suppression().clone(),
-            failures: self
-                .stopped_by
-                .iter()
-                .cloned()
-                .chain(reconciler.failures().map(Failure::to_string))
-                .chain(reconciler.host_failures().iter().map(HostFailure::to_string))
-                .chain(reconciler.table_failures().iter().map(chain_of))
-                .collect(),
+            generations: reconciler.generations().clone(),
+            failures: self.failures(reconciler),
             obstacles: reconciler.obstacles().clone(),
             findings: reconciler.findings(),
             problems: self.problems.iter().cloned().chain(self.withholding()).collect(),
@@ -430,7 +454,7 @@ fn tell_news(last: &Report, report: &Report) {
         .iter()
         .filter(|failure| !last.failures.contains(failure))
     {
-        error!("{failure}");
+        error!("{}", failure.message);
     }
     if report.arp_suppression != last.arp_suppression {
         let methods: Vec<&str> = report

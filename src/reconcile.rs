@@ -21,7 +21,7 @@
 mod draining;
 mod programming;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
 use thiserror::Error;
@@ -36,8 +36,8 @@ use crate::ipvs::{
 };
 use crate::ledger::{Ledger, LedgerError};
 use crate::plan::{
-    Finding, Kind, MarkMask, NamespacedName, Node, NodeNeeds, Plan, Scope, Snapshot, Update, group_needs,
-    node_needs, plan, plan_timeouts, sync_daemon,
+    Finding, Generation, Generations, Kind, MarkMask, NamespacedName, Node, NodeNeeds, ObjectRef, Plan, Role,
+    Scope, Snapshot, Update, group_needs, node_needs, plan, plan_timeouts, sync_daemon,
 };
 
 use draining::Drains;
@@ -115,6 +115,9 @@ pub struct Reconciler<S, H> {
     drains: Drains,
     desired: Programming,
     programmed: Programming,
+    /// The virtual services of which the node is active director and has everything.
+    serving: HashMap<NamespacedName, Generation>,
+    generations: Generations,
     foreign: usize,
 }
 
@@ -142,6 +145,8 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
             drains: Drains::default(),
             desired: Programming::default(),
             programmed: Programming::default(),
+            serving: HashMap::new(),
+            generations: Generations::default(),
             foreign: 0,
         }
     }
@@ -210,6 +215,11 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
         &self.programmed
     }
 
+    /// Which virtual services, in which generations, this node has everything for as their active director.
+    pub fn generations(&self) -> &Generations {
+        &self.generations
+    }
+
     /// How many services of the kernel were not ours at the last full look.
     pub fn foreign(&self) -> usize {
         self.foreign
@@ -248,9 +258,11 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
         failures
     }
 
-    /// Changes that the kernel refuses, as of the last try.
-    pub fn failures(&self) -> impl Iterator<Item = &Failure> {
-        self.failures.values().flatten()
+    /// Changes that the kernel refuses, as of the last try, each with the virtual service that wants it.
+    pub fn failures(&self) -> impl Iterator<Item = (Option<&NamespacedName>, &Failure)> {
+        let owner = |key| self.ledger.entries().owner(key);
+        let failures = self.failures.iter();
+        failures.flat_map(move |(key, failures)| failures.iter().map(move |failure| (owner(key), failure)))
     }
 
     /// Everything there is to say about objects.
@@ -282,19 +294,19 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
         self.drains.len()
     }
 
-    /// The RealServers whose objects are deleted, each with how many destinations it still is.
-    pub fn deleted_real_servers(&self) -> BTreeMap<NamespacedName, usize> {
-        let mut deleted: BTreeMap<_, _> = self
+    /// The RealServers that drain or are deleted, each with how many destinations it still is.
+    pub fn leaving_real_servers(&self) -> BTreeMap<NamespacedName, usize> {
+        let mut leaving: BTreeMap<_, _> = self
             .snapshot
-            .deleted_real_servers()
+            .leaving_real_servers()
             .map(|name| (name, 0))
             .collect();
         for name in self.drains.real_servers() {
-            if let Some(destinations) = deleted.get_mut(name) {
+            if let Some(destinations) = leaving.get_mut(name) {
                 *destinations += 1;
             }
         }
-        deleted
+        leaving
     }
 
     /// When a leaving destination's connections should be looked at next, by a pass over [`Self::draining_scope`].
@@ -369,7 +381,65 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
         if let Some(host) = host {
             self.remember_host(host, failures, &mut pass);
         }
+        self.count_serving(scope);
         Ok((current, pass))
+    }
+
+    fn count_serving(&mut self, scope: &Scope) {
+        let names: Vec<NamespacedName> = match scope {
+            Scope::All => {
+                self.serving.clear();
+                self.generations = Generations::default();
+                self.snapshot.virtual_services().map(|(name, _)| name).collect()
+            }
+            Scope::Some(names) => names.iter().cloned().collect(),
+        };
+        for name in names {
+            let new = self.served_generation(&name);
+            let old = match new {
+                Some(new) => self.serving.insert(name, new),
+                None => self.serving.remove(&name),
+            };
+            self.generations.exchange(old, new);
+        }
+    }
+
+    /// The generation of a virtual service for which the node has everything as its active director.
+    fn served_generation(&self, name: &NamespacedName) -> Option<Generation> {
+        let service = self.snapshot.virtual_service(name)?;
+        let (role, _) = self.node.role_for(&self.snapshot, name, service);
+        let serves = role == Role::Active
+            && !self.snapshot.is_invalid(&ObjectRef::virtual_service(name))
+            && self
+                .ledger
+                .entries()
+                .keys_of(name)
+                .all(|key| self.desired.agrees_about(&self.programmed, &key))
+            && !self
+                .host_failures
+                .iter()
+                .any(|failure| self.concerns(&failure.change, name));
+        serves.then(|| Generation::new(name, service.generation))
+    }
+
+    /// Whether a virtual service does not work without a step.
+    fn concerns(&self, change: &HostChange, name: &NamespacedName) -> bool {
+        let Some(needs) = self.needs.get(name) else {
+            return false;
+        };
+        match change {
+            HostChange::AddAddress(bound) | HostChange::Announce(bound) => {
+                needs.answered.contains(bound) || needs.held.contains(&bound.address)
+            }
+            HostChange::SetSysctl { .. }
+            | HostChange::AddLink { .. }
+            | HostChange::OpenGuePort(_)
+            | HostChange::ChangeRules(_) => true,
+            HostChange::RestoreSysctl { .. }
+            | HostChange::DeleteLink { .. }
+            | HostChange::DeleteAddress(_)
+            | HostChange::CloseGuePort(_) => false,
+        }
     }
 
     /// Lets the destinations that leave stay in the plan until their connections have ended. While not all that is wanted

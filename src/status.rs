@@ -2,34 +2,39 @@
 
 use crate::agent::{Numbers, Report};
 use crate::api::{
-    ArpSuppressionMethod, DeletedRealServer, DirectorRole, FindingReport, NodeStateStatus, PreflightReport,
-    Programmed, RoleReport,
+    ArpSuppressionMethod, DirectorRole, FailureReport, FindingReport, LeavingRealServer, NodeStateStatus,
+    PreflightReport, Programmed, RoleReport,
 };
 use crate::host::ArpMethod;
 use crate::plan::Role;
 
 /// How many failures and findings a NodeState lists; its counts say how many there are.
 const LISTED: usize = 32;
-/// How many deleted RealServers it lists; the others follow as these go.
-const DELETED_LISTED: usize = 256;
+/// How many RealServers that leave it lists; the others follow as these go.
+const LEAVING_LISTED: usize = 256;
 
 /// What a node's agent says of itself in the cluster.
 pub fn node_state(report: &Report) -> NodeStateStatus {
-    let failures = report.problems.iter().chain(&report.failures);
+    let problems = report.problems.iter().map(|message| FailureReport {
+        virtual_service: None,
+        message: bounded(message, 512),
+    });
+    let failures = report.failures.iter().map(|failure| FailureReport {
+        virtual_service: failure.virtual_service.as_ref().map(ToString::to_string),
+        message: bounded(&failure.message, 512),
+    });
     NodeStateStatus {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         roles: report.roles.iter().filter_map(role).take(64).collect(),
         desired: programmed(&report.desired),
         programmed: programmed(&report.programmed),
+        programmed_virtual_services: (!report.generations.is_empty()).then(|| report.generations.to_string()),
         foreign_services: count(report.foreign),
         leaving_destinations: count(report.leaving),
-        deleted_real_servers: deleted_real_servers(report),
+        leaving_real_servers: leaving_real_servers(report),
         arp_suppression: report.arp_suppression.iter().map(arp_suppression).collect(),
         failure_count: count(report.problems.len() + report.failures.len()),
-        failures: failures
-            .take(LISTED)
-            .map(|failure| bounded(failure, 512))
-            .collect(),
+        failures: problems.chain(failures).take(LISTED).collect(),
         preflight: report
             .obstacles
             .iter()
@@ -55,15 +60,15 @@ pub fn node_state(report: &Report) -> NodeStateStatus {
 }
 
 /// Only directors are asked; those that have left first, since somebody waits to hear it.
-fn deleted_real_servers(report: &Report) -> Vec<DeletedRealServer> {
+fn leaving_real_servers(report: &Report) -> Vec<LeavingRealServer> {
     if report.roles.is_empty() {
         return Vec::new();
     }
-    let mut deleted: Vec<_> = report.deleted_real_servers.iter().collect();
-    deleted.sort_by_key(|(_, destinations)| **destinations);
-    let deleted = deleted.into_iter().take(DELETED_LISTED);
-    deleted
-        .map(|(name, destinations)| DeletedRealServer {
+    let mut leaving: Vec<_> = report.leaving_real_servers.iter().collect();
+    leaving.sort_by_key(|(_, destinations)| **destinations);
+    let leaving = leaving.into_iter().take(LEAVING_LISTED);
+    leaving
+        .map(|(name, destinations)| LeavingRealServer {
             namespace: name.namespace.to_string(),
             name: name.name.to_string(),
             destinations: count(*destinations),
@@ -110,6 +115,7 @@ fn bounded(text: &str, characters: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::ReportedFailure;
     use crate::plan::{Finding, ObjectRef, Reason};
 
     #[test]
@@ -132,13 +138,14 @@ mod tests {
     fn problems_of_the_source_come_before_failures_of_the_kernel() {
         let report = Report {
             problems: vec!["folder".to_owned()],
-            failures: vec!["kernel".to_owned()],
+            failures: vec![ReportedFailure {
+                virtual_service: None,
+                message: "kernel".to_owned(),
+            }],
             ..Report::default()
         };
         let status = node_state(&report);
-        assert_eq!(
-            (status.failures, status.failure_count),
-            (vec!["folder".into(), "kernel".into()], 2)
-        );
+        let messages: Vec<_> = status.failures.iter().map(|failure| &*failure.message).collect();
+        assert_eq!((messages, status.failure_count), (vec!["folder", "kernel"], 2));
     }
 }

@@ -41,8 +41,8 @@ pub use forwarding::{
 };
 pub use health_check::{HealthCheck, HealthCheckType, HttpCheck, TcpCheck};
 pub use node_state::{
-    ArpSuppressionMethod, DeletedRealServer, DirectorRole, FindingReport, NodeState, NodeStateSpec,
-    NodeStateStatus, PreflightReport, Programmed, RoleReport,
+    ArpSuppressionMethod, DirectorRole, FailureReport, FindingReport, LeavingRealServer, NodeState,
+    NodeStateSpec, NodeStateStatus, PreflightReport, Programmed, RoleReport,
 };
 pub use real_server::{AdminState, RealServer, RealServerSpec, RealServerStatus};
 pub use reference_grant::{ReferenceGrant, ReferenceGrantFrom, ReferenceGrantSpec, ReferenceGrantTo};

@@ -56,16 +56,21 @@ pub struct NodeStateStatus {
     pub desired: Programmed,
     /// What it has, of what is Weir's.
     pub programmed: Programmed,
+    /// A digest of the virtual services, with their generations, of which this node is active director and has
+    /// everything. The controller compares it with its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub programmed_virtual_services: Option<String>,
     /// Virtual services in the kernel that are not Weir's, and left alone.
     pub foreign_services: i32,
     /// Destinations that are not wanted any more and go when their connections have ended.
     #[serde(default)]
     pub leaving_destinations: i32,
-    /// RealServers that are deleted, as far as this agent knows, and how much of each is still in this node's table: it
-    /// is held until every director says 0.
+    /// RealServers that drain or are deleted, as far as this agent knows, and how much of each is still in this node's
+    /// table. A deleted one is held until every director says 0.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
-    pub deleted_real_servers: Vec<DeletedRealServer>,
+    pub leaving_real_servers: Vec<LeavingRealServer>,
     /// How this node is kept from answering ARP for VIPs of which it is a real server and not the director.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2))]
@@ -74,8 +79,8 @@ pub struct NodeStateStatus {
     pub failure_count: i32,
     /// The first of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), inner(length(max = 512)))]
-    pub failures: Vec<String>,
+    #[schemars(length(max = 32))]
+    pub failures: Vec<FailureReport>,
     /// What about the node stands in the way of what it should have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
@@ -88,10 +93,23 @@ pub struct NodeStateStatus {
     pub findings: Vec<FindingReport>,
 }
 
-/// A RealServer whose object is deleted and held until it has left.
+/// Something that could not be done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct DeletedRealServer {
+pub struct FailureReport {
+    /// The virtual service that lacks it, as namespace/name; otherwise it may be any, or all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 317))]
+    pub virtual_service: Option<String>,
+    /// What, and why.
+    #[schemars(length(max = 512))]
+    pub message: String,
+}
+
+/// A RealServer that drains or is deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeavingRealServer {
     /// Its namespace.
     #[schemars(length(max = 63))]
     pub namespace: String,

@@ -286,8 +286,7 @@ fn entry(
             }
         }
     }
-    let leaves = |state| matches!(state, AdminState::Draining | AdminState::Deleted);
-    for one in selected.iter().filter(|one| leaves(one.server.admin_state)) {
+    for one in selected.iter().filter(|one| one.server.admin_state.leaves()) {
         // What is wrong with one that never was a destination does not matter any more.
         if let Ok(Some((destination_key, _))) = destination(key, wish, one) {
             leavers.insert(destination_key, Some(named(one)));

@@ -16,6 +16,7 @@
 //! | `services` | one virtual service → the services of the kernel it is made of |
 //! | `desired` | one virtual service → entries of the kernel's table |
 //! | `needs` | virtual services → what they need of the node around its table |
+//! | `generations` | which virtual services in which generations, as a digest |
 //! | `finding` | what is to be said about objects |
 //! | `interner` | texts that many objects share |
 //! | `small_set` | a set that mostly holds one thing |
@@ -24,6 +25,7 @@ mod claims;
 mod desired;
 mod endpoints;
 mod finding;
+mod generations;
 mod interner;
 mod marks;
 mod namespace;
@@ -41,6 +43,7 @@ use std::collections::BTreeMap;
 use crate::ipvs::{DestinationKey, ServiceKey, Table, Timeouts};
 
 pub use finding::{Finding, Kind, NamespacedName, ObjectRef, Reason};
+pub use generations::{Generation, Generations};
 pub use marks::{MarkMask, MarkMaskError};
 pub use needs::{NodeNeeds, group_needs, node_needs, sync_daemon};
 pub use roles::{Directing, Node, Role};

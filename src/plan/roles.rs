@@ -66,7 +66,7 @@ impl Node {
     }
 
     /// The node's part for a virtual service, and what is to be said where its group is missing.
-    pub(super) fn role_for(
+    pub fn role_for(
         &self,
         snapshot: &Snapshot,
         name: &NamespacedName,

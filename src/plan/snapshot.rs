@@ -14,9 +14,8 @@ use super::namespace::Namespace;
 use super::scope::Scope;
 use super::validate::Remark;
 use super::validated::{
-    AdminState, BackendSource, Listen, Ports, Selector, ServiceReference, ValidatedDirectorGroup,
-    ValidatedEndpointSlice, ValidatedRealServer, ValidatedReferenceGrant, ValidatedService,
-    ValidatedVirtualService,
+    BackendSource, Listen, Ports, Selector, ServiceReference, ValidatedDirectorGroup, ValidatedEndpointSlice,
+    ValidatedRealServer, ValidatedReferenceGrant, ValidatedService, ValidatedVirtualService,
 };
 
 /// What a source reports of one object.
@@ -60,8 +59,8 @@ pub struct Snapshot {
     endpoints: Endpoints,
     claims: Claims,
     marks: Marks,
-    /// RealServers whose objects are deleted and kept until they have left.
-    deleted: BTreeSet<NamespacedName>,
+    /// RealServers that drain.
+    leaving: BTreeSet<NamespacedName>,
     /// Virtual services by director group.
     by_group: HashMap<Arc<str>, BTreeSet<NamespacedName>>,
     /// Findings of validation, for the few objects that have any.
@@ -92,14 +91,16 @@ impl Snapshot {
                 form,
                 remarks,
             } => {
+                if self.remarks(&object) != remarks {
+                    self.touch(&object, &mut scope);
+                }
                 if remarks.is_empty() {
                     self.remarks.remove(&object);
                 } else {
                     self.remarks.insert(object.clone(), remarks);
                 }
-                match form {
-                    Some(form) => self.put(&object, form, &mut scope),
-                    None => self.touch(&object, &mut scope),
+                if let Some(form) = form {
+                    self.put(&object, form, &mut scope);
                 }
             }
         }
@@ -112,7 +113,7 @@ impl Snapshot {
         scope
     }
 
-    /// Marks what an invalid object concerns, so that its findings are reported.
+    /// Marks what an object concerns of which there is something else to say, though its form may be the same.
     fn touch(&self, object: &ObjectRef, scope: &mut Scope) {
         if let (Kind::VirtualService, Some(namespace)) = (object.kind, &object.namespace) {
             scope.insert(NamespacedName {
@@ -161,10 +162,10 @@ impl Snapshot {
     }
 
     fn put_real_server(&mut self, name: NamespacedName, server: ValidatedRealServer, scope: &mut Scope) {
-        if server.admin_state == AdminState::Deleted {
-            self.deleted.insert(name.clone());
+        if server.admin_state.leaves() {
+            self.leaving.insert(name.clone());
         } else {
-            self.deleted.remove(&name);
+            self.leaving.remove(&name);
         }
         let namespace = self.namespaces.entry(name.namespace.clone()).or_default();
         match namespace.real_servers.get_mut(&name.name) {
@@ -219,7 +220,7 @@ impl Snapshot {
                 scope.insert(name);
             }
             Kind::RealServer => {
-                self.deleted.remove(&name);
+                self.leaving.remove(&name);
                 if let Some(namespace) = self.namespaces.get_mut(&name.namespace) {
                     namespace.remove_real_server(&name, scope);
                 }
@@ -412,9 +413,9 @@ impl Snapshot {
             .filter(|(_, server)| selector.matches(&server.labels))
     }
 
-    /// The RealServers whose objects are deleted and kept until they have left.
-    pub fn deleted_real_servers(&self) -> impl Iterator<Item = NamespacedName> {
-        self.deleted.iter().cloned()
+    /// The RealServers that drain, by their administrator's wish or because their objects are deleted.
+    pub fn leaving_real_servers(&self) -> impl Iterator<Item = NamespacedName> {
+        self.leaving.iter().cloned()
     }
 
     /// Whether any virtual service refers to a Service.
@@ -447,6 +448,17 @@ impl Snapshot {
                 Finding::new(object.clone(), &remark.field, remark.reason, message)
             })
         })
+    }
+
+    /// What validation had to say of one object.
+    pub fn remarks(&self, object: &ObjectRef) -> &[Remark] {
+        self.remarks.get(object).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether an object breaks the schema or a rule, so that not its latest form is in force.
+    pub fn is_invalid(&self, object: &ObjectRef) -> bool {
+        let mut remarks = self.remarks(object).iter();
+        remarks.any(|remark| remark.reason == Reason::Invalid)
     }
 
     /// Whether an object is there that has never been valid, so that nobody knows what it stood for before.

@@ -18,6 +18,8 @@ use super::finding::NamespacedName;
 pub struct ValidatedVirtualService {
     /// When it was created, in seconds since the epoch; the older of two rivals wins. Absent in a manifest folder.
     pub created: Option<i64>,
+    /// The object's generation. Absent in a manifest folder.
+    pub generation: Option<i64>,
     /// What clients connect to.
     pub listen: Listen,
     /// How a destination is picked.
@@ -351,6 +353,13 @@ pub enum AdminState {
     Deleted,
     /// It is taken out, as if there were no such object.
     Disabled,
+}
+
+impl AdminState {
+    /// Whether it drains.
+    pub fn leaves(self) -> bool {
+        matches!(self, Self::Draining | Self::Deleted)
+    }
 }
 
 /// A DirectorGroup whose fields make sense.

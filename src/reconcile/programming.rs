@@ -40,6 +40,11 @@ impl Programming {
         self.services.keys()
     }
 
+    /// Whether another says the same of a service.
+    pub(super) fn agrees_about(&self, other: &Self, key: &ServiceKey) -> bool {
+        self.services.get(key) == other.services.get(key)
+    }
+
     pub(super) fn contains(&self, key: &ServiceKey) -> bool {
         self.services.contains_key(key)
     }

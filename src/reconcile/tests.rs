@@ -549,17 +549,17 @@ fn who_holds_a_deleted_real_server_hears_when_it_has_left() {
     established(&mut fixture, 12, 1);
     fixture.take([marked_deleted(12)]);
     assert_eq!(
-        fixture.reconciler.deleted_real_servers(),
+        fixture.reconciler.leaving_real_servers(),
         [(name("rs12"), 1)].into()
     );
     established(&mut fixture, 12, 0);
     wait(&mut fixture);
     assert_eq!(
-        fixture.reconciler.deleted_real_servers(),
+        fixture.reconciler.leaving_real_servers(),
         [(name("rs12"), 0)].into()
     );
     fixture.take([delete("rs12")]);
-    assert_eq!(fixture.reconciler.deleted_real_servers(), BTreeMap::new());
+    assert_eq!(fixture.reconciler.leaving_real_servers(), BTreeMap::new());
 }
 
 /// One that was deleted before this agent knew of it is nobody's destination here.
@@ -569,7 +569,48 @@ fn a_deleted_real_server_that_was_no_destination_does_not_become_one() {
     let pass = fixture.take([web(), real_server(11, 1), marked_deleted(12)]);
     assert_eq!(pass.changes.len(), 2);
     assert_eq!(
-        fixture.reconciler.deleted_real_servers(),
+        fixture.reconciler.leaving_real_servers(),
         [(name("rs12"), 0)].into()
     );
+}
+
+#[test]
+fn a_virtual_service_is_served_when_the_kernel_has_all_of_it() {
+    let mut fixture = Fixture::new(Table::default());
+    fixture.reconciler.store.missing_schedulers = vec![Scheduler::WeightedLeastConnections];
+    fixture.take([web(), real_server(11, 1)]);
+    assert!(fixture.reconciler.generations().is_empty(), "it is refused");
+    fixture.reconciler.store.missing_schedulers.clear();
+    fixture.pass(&Scope::All);
+    let mut expected = Generations::default();
+    expected.exchange(None, Some(Generation::new(&name("web"), None)));
+    assert_eq!(*fixture.reconciler.generations(), expected);
+    // One whose latest form is invalid is not served as it is meant.
+    let invalid = Update::Put {
+        object: ObjectRef::virtual_service(&name("web")),
+        form: None,
+        remarks: vec![validate::Remark {
+            field: "spec".into(),
+            reason: crate::plan::Reason::Invalid,
+            message: "nonsense".to_owned(),
+        }],
+    };
+    fixture.take([invalid]);
+    assert!(fixture.reconciler.generations().is_empty());
+    fixture.take([web()]);
+    assert_eq!(*fixture.reconciler.generations(), expected);
+    fixture.take([delete("web")]);
+    assert!(fixture.reconciler.generations().is_empty());
+}
+
+#[test]
+fn a_vip_that_cannot_be_bound_is_not_served() {
+    let mut host = neighbour();
+    host.refused = vec!["add address 10.0.0.200 on eth0".to_owned()];
+    let mut fixture = Fixture::on(host);
+    fixture.take([web(), real_server(11, 1)]);
+    assert!(fixture.reconciler.generations().is_empty());
+    fixture.reconciler.host.refused.clear();
+    fixture.pass(&Scope::All);
+    assert!(!fixture.reconciler.generations().is_empty());
 }

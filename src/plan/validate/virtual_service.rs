@@ -31,7 +31,11 @@ pub fn virtual_service(object: &api::VirtualService) -> Validation<ValidatedVirt
             .creation_timestamp
             .as_ref()
             .map(|time| time.0.as_second());
-        spec.map(|spec| ValidatedVirtualService { created, ..spec })
+        spec.map(|spec| ValidatedVirtualService {
+            created,
+            generation: object.metadata.generation,
+            ..spec
+        })
     })
 }
 
@@ -112,6 +116,7 @@ fn check_spec(at: &mut Checker, spec: &api::VirtualServiceSpec) -> Option<Valida
     };
     Some(ValidatedVirtualService {
         created: None,
+        generation: None,
         listen,
         scheduler: algorithm,
         flags,

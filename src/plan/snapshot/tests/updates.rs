@@ -317,6 +317,7 @@ fn virtual_service() -> impl Strategy<Value = Form> {
             });
             Form::VirtualService(Box::new(ValidatedVirtualService {
                 created,
+                generation: None,
                 listen,
                 scheduler: Scheduler::WeightedLeastConnections,
                 flags: SchedulerFlags::default(),
