@@ -32,6 +32,7 @@
 //! | [`reconcile`] | one pass, and what a node knows between passes | |
 //! | [`agent`] | when to pass over what | driver |
 //! | [`status`], [`publish`] | the agent's report → NodeState | pure; I/O |
+//! | [`controller`] | all nodes' reports → the status of each object | driver; pure but for `source`, `write` |
 //! | [`cli`], [`telemetry`] | the command line; logs | |
 //! | [`digest`] | a digest that is the same everywhere | pure |
 //!
@@ -40,6 +41,7 @@
 pub mod agent;
 pub mod api;
 pub mod cli;
+pub mod controller;
 pub mod digest;
 pub mod host;
 pub mod ipvs;

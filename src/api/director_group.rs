@@ -22,12 +22,24 @@ use super::{ArpSuppression, Condition, Duration, LabelSelector, rules};
     status = "DirectorGroupStatus",
     doc = "Nodes that may be director of a virtual service, and how it is decided which of them is.",
     printcolumn(json_path = ".spec.failover.type", name = "Failover", type_ = "string"),
+    printcolumn(json_path = ".status.nodes", name = "Nodes", type_ = "integer"),
+    printcolumn(json_path = ".status.activeNode", name = "Active", type_ = "string"),
     printcolumn(
-        json_path = ".spec.failover.static.activeNode",
-        name = "Active",
+        json_path = ".status.virtualServices",
+        name = "Virtual Services",
+        type_ = "integer"
+    ),
+    printcolumn(
+        json_path = ".status.conditions[?(@.type=='Ready')].status",
+        name = "Ready",
         type_ = "string"
     ),
-    printcolumn(json_path = ".spec.interface", name = "Interface", type_ = "string"),
+    printcolumn(
+        json_path = ".spec.interface",
+        name = "Interface",
+        type_ = "string",
+        priority = 1
+    ),
     printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date")
 )]
 #[serde(rename_all = "camelCase")]
@@ -167,6 +179,16 @@ pub struct DirectorGroupStatus {
     /// The generation that the conditions speak of; -1 before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// How many nodes it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<i32>,
+    /// The active director, and how many more there are: `d1`, `d1 +2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 264))]
+    pub active_node: Option<String>,
+    /// How many virtual services it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtual_services: Option<i32>,
     /// Conditions by type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]

@@ -44,7 +44,7 @@ pub use node_state::{
     ArpSuppressionMethod, DirectorRole, FailureReport, FindingReport, LeavingRealServer, NodeState,
     NodeStateSpec, NodeStateStatus, PreflightReport, Programmed, RoleReport,
 };
-pub use real_server::{AdminState, RealServer, RealServerSpec, RealServerStatus};
+pub use real_server::{AdminState, RealServer, RealServerSpec, RealServerState, RealServerStatus};
 pub use reference_grant::{ReferenceGrant, ReferenceGrantFrom, ReferenceGrantSpec, ReferenceGrantTo};
 pub use selector::{LabelSelector, LabelSelectorRequirement, SelectorOperator};
 pub use virtual_service::{
@@ -60,5 +60,7 @@ pub const GROUP: &str = "weir.dev";
 pub const VERSION: &str = "v1alpha1";
 /// Group and version as manifests say them.
 pub const API_VERSION: &str = "weir.dev/v1alpha1";
+/// What holds a RealServer that is deleted, until its connections have ended.
+pub const DRAIN_FINALIZER: &str = "weir.dev/drain";
 /// The DirectorGroup that is meant where none is named.
 pub const DEFAULT_DIRECTOR_GROUP: &str = "default";

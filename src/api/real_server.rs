@@ -23,7 +23,13 @@ use super::{Condition, Forwarding, HealthCheck, rules};
     printcolumn(json_path = ".spec.address", name = "Address", type_ = "string"),
     printcolumn(json_path = ".spec.port", name = "Port", type_ = "integer"),
     printcolumn(json_path = ".spec.weight", name = "Weight", type_ = "integer"),
-    printcolumn(json_path = ".spec.adminState", name = "Admin", type_ = "string"),
+    printcolumn(json_path = ".status.state", name = "State", type_ = "string"),
+    printcolumn(json_path = ".status.virtualServices", name = "Used By", type_ = "integer"),
+    printcolumn(
+        json_path = ".status.conditions[?(@.type=='Ready')].status",
+        name = "Ready",
+        type_ = "string"
+    ),
     printcolumn(json_path = ".spec.nodeName", name = "Node", type_ = "string", priority = 1),
     printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date")
 )]
@@ -76,6 +82,19 @@ pub enum AdminState {
     Disabled,
 }
 
+/// Whether a real server takes connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RealServerState {
+    /// It takes its share.
+    Enabled,
+    /// It serves the connections it has, on some director.
+    Draining,
+    /// No director has it any more.
+    Drained,
+    /// It is taken out.
+    Disabled,
+}
+
 /// What Weir says of a real server.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -83,6 +102,12 @@ pub struct RealServerStatus {
     /// The generation that the conditions speak of; -1 before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// Whether it takes connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<RealServerState>,
+    /// How many virtual services select it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtual_services: Option<i32>,
     /// Conditions by type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]

@@ -20,14 +20,27 @@ use super::{Condition, Duration, Forwarding, HealthCheck, LabelSelector, rules};
     derive = "PartialEq",
     status = "VirtualServiceStatus",
     doc = "Addresses and ports that clients connect to, and the real servers among which IPVS spreads the connections.",
-    printcolumn(json_path = ".spec.addresses", name = "Addresses", type_ = "string"),
-    printcolumn(json_path = ".spec.listeners[*].port", name = "Port", type_ = "integer"),
+    printcolumn(json_path = ".status.addressSummary", name = "Address", type_ = "string"),
+    printcolumn(json_path = ".status.portSummary", name = "Ports", type_ = "string"),
     printcolumn(json_path = ".spec.forwarding.method", name = "Method", type_ = "string"),
-    printcolumn(json_path = ".spec.scheduler.algorithm", name = "Scheduler", type_ = "string"),
+    printcolumn(json_path = ".status.activeNode", name = "Active", type_ = "string"),
+    printcolumn(json_path = ".status.backendSummary", name = "Backends", type_ = "string"),
     printcolumn(
         json_path = ".status.conditions[?(@.type=='Ready')].status",
         name = "Ready",
         type_ = "string"
+    ),
+    printcolumn(
+        json_path = ".status.conditions[?(@.type=='Ready')].reason",
+        name = "Reason",
+        type_ = "string",
+        priority = 1
+    ),
+    printcolumn(
+        json_path = ".spec.scheduler.algorithm",
+        name = "Scheduler",
+        type_ = "string",
+        priority = 1
     ),
     printcolumn(
         json_path = ".spec.directorGroupRef.name",
@@ -381,6 +394,22 @@ pub struct VirtualServiceStatus {
     /// The generation that the conditions speak of; -1 before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// The first VIP, and how many more there are: `10.0.0.200 +1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub address_summary: Option<String>,
+    /// What clients connect to: `80/TCP,443/TCP`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub port_summary: Option<String>,
+    /// The active director, and how many more there are: `d1`, `d1 +2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 264))]
+    pub active_node: Option<String>,
+    /// How many destinations take new connections, of how many: `3/4`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub backend_summary: Option<String>,
     /// Conditions by type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]

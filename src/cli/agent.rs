@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -16,18 +14,16 @@ use crate::host::{HostError, KernelHost};
 use crate::ipvs::KernelTable;
 use crate::ledger::{Ledger, LedgerState};
 use crate::plan::{Directing, MarkMask, Node};
+use crate::publish;
 use crate::reconcile::Reconciler;
-use crate::source::watch::WATCH_TIMEOUT;
 use crate::source::{cluster, folder};
 use crate::telemetry::{self, LogFormat};
-use crate::{api, publish};
 
 use super::OK;
+use super::process::{cancel_on_signal, connect, duration, host_name, runtime};
 
 /// Events of a source that may wait for the agent.
 const EVENTS: usize = 256;
-/// The server ends a watch after [`WATCH_TIMEOUT`] seconds; a connection silent for longer is dead.
-const READ_TIMEOUT: Duration = Duration::from_secs(WATCH_TIMEOUT as u64 + 20);
 
 /// Keep this node's IPVS table as the objects say
 ///
@@ -127,27 +123,17 @@ impl NodeArguments {
     }
 
     fn name(&self) -> anyhow::Result<String> {
-        if let Some(name) = &self.node_name {
-            return Ok(name.clone());
+        match &self.node_name {
+            Some(name) => Ok(name.clone()),
+            None => host_name("--node-name"),
         }
-        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        anyhow::ensure!(
-            !name.is_empty(),
-            "this host has no name: give one with --node-name"
-        );
-        Ok(name)
     }
 }
 
 impl AgentArguments {
     pub(super) fn run(self) -> anyhow::Result<u8> {
         telemetry::init(self.log_format);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
-        runtime.block_on(self.serve())?;
+        runtime()?.block_on(self.serve())?;
         Ok(OK)
     }
 
@@ -183,7 +169,8 @@ impl AgentArguments {
                 let ((), ()) = tokio::join!(agent, source);
             }
             None => {
-                let client = connect().await?;
+                let client =
+                    connect("run in a pod, set KUBECONFIG, or name a folder with --manifests").await?;
                 let (wants, wanted) = watch::channel(false);
                 let agent = agent.asking_for_endpoints(wants).run(received, shutdown.clone());
                 let source = cluster::watch(client.clone(), &node_name, wanted, events, shutdown.clone());
@@ -212,40 +199,6 @@ impl StateArguments {
                 self.state_dir.display()
             )),
         }
-    }
-}
-
-async fn connect() -> anyhow::Result<kube::Client> {
-    let mut config = kube::Config::infer().await.context(
-        "no Kubernetes API to read from: run in a pod, set KUBECONFIG, or name a folder with --manifests",
-    )?;
-    config.read_timeout = Some(READ_TIMEOUT);
-    kube::Client::try_from(config).context("cannot use this Kubernetes configuration")
-}
-
-fn cancel_on_signal(shutdown: &CancellationToken) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    let shutdown = shutdown.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        shutdown.cancel();
-    });
-    Ok(())
-}
-
-/// Reads a duration as the resources write it.
-fn duration(text: &str) -> Result<Duration, String> {
-    let duration = api::Duration(text.to_owned())
-        .parse()
-        .map_err(|error| error.to_string())?;
-    if duration.is_zero() {
-        Err("must be longer than 0".to_owned())
-    } else {
-        Ok(duration)
     }
 }
 

@@ -3,12 +3,16 @@
 //! | file | what |
 //! | --- | --- |
 //! | `agent` | `weir agent` |
+//! | `controller` | `weir controller` |
+//! | `process` | what both have in common |
 //! | `offline` | `weir check`, `plan` and `apply`: manifests without an agent |
 //! | `table` | `weir table` |
 //! | `view` | entries and changes as text, JSON and YAML |
 
 mod agent;
+mod controller;
 mod offline;
+mod process;
 mod table;
 mod view;
 
@@ -46,6 +50,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Agent(agent::AgentArguments),
+    Controller(controller::ControllerArguments),
     Plan(offline::PlanArguments),
     Apply(offline::ApplyArguments),
     Check(offline::CheckArguments),
@@ -83,6 +88,7 @@ pub(crate) enum OutputFormat {
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let code = match cli.command {
         Command::Agent(arguments) => arguments.run()?,
+        Command::Controller(arguments) => arguments.run()?,
         Command::Plan(arguments) => arguments.run()?,
         Command::Apply(arguments) => arguments.run()?,
         Command::Check(arguments) => arguments.run()?,

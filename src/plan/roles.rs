@@ -27,6 +27,8 @@ pub enum Directing {
     AlsoAlone,
     /// Never: it is real server only.
     Never,
+    /// In every group, as if it were whichever node is active there: what follows from the objects alone.
+    Everywhere,
 }
 
 /// A node's part in a director group.
@@ -48,6 +50,9 @@ impl Node {
             .iter()
             .map(|(key, value)| (key.as_str(), value.as_str()))
             .collect();
+        if self.directing == Directing::Everywhere {
+            return Role::Active;
+        }
         if self.directing == Directing::Never || !group.node_selector.matches(&labels) {
             return Role::None;
         }

@@ -413,6 +413,27 @@ impl Snapshot {
             .filter(|(_, server)| selector.matches(&server.labels))
     }
 
+    /// The virtual services that select a real server.
+    pub fn selecting(&self, name: &NamespacedName) -> Scope {
+        let mut scope = Scope::default();
+        if let Some(namespace) = self.namespaces.get(&name.namespace)
+            && let Some(server) = namespace.real_servers.get(&name.name)
+        {
+            namespace.touch_selecting(&name.namespace, &server.labels, &mut scope);
+        }
+        scope
+    }
+
+    /// One real server.
+    pub fn real_server(&self, name: &NamespacedName) -> Option<&ValidatedRealServer> {
+        self.namespaces.get(&name.namespace)?.real_servers.get(&name.name)
+    }
+
+    /// The virtual services of a director group.
+    pub fn of_group(&self, group: &str) -> impl Iterator<Item = &NamespacedName> {
+        self.by_group.get(group).into_iter().flatten()
+    }
+
     /// The RealServers that drain, by their administrator's wish or because their objects are deleted.
     pub fn leaving_real_servers(&self) -> impl Iterator<Item = NamespacedName> {
         self.leaving.iter().cloned()

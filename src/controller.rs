@@ -1,0 +1,456 @@
+//! The controller: what the agents say and what the objects are → the status of each object, events, finalizers.
+//!
+//! ```text
+//! source ─► News ─► Cluster ─► which objects that concerns ─► judge ─► Status ─► what differs is written
+//!                   (value)                                   (pure)              at most once a second per object
+//! Lease ─► whether this one writes
+//! ```
+//!
+//! Every replica knows everything, so that another takes over at once; only the holder of the Lease writes. It writes
+//! nothing that is so already: what an object's status is, it knows from the API. Two that both believe to hold the Lease write
+//! the same.
+//!
+//! | file | what | |
+//! | --- | --- | --- |
+//! | `cluster` | what is known, and whom a piece of news concerns | pure |
+//! | `statuses`, `conditions` | the status that an object should have | pure |
+//! | `holding` | whether a deleted real server is held | pure |
+//! | `events` | what is told, and how often | pure |
+//! | `election` | who writes | pure |
+//! | `source`, `write` | the Kubernetes API | I/O |
+
+mod cluster;
+mod conditions;
+mod election;
+mod events;
+mod holding;
+mod source;
+mod statuses;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::plan::{Kind, ObjectRef};
+
+use cluster::{Cluster, Object, Status};
+use election::{Act, Election, INTERVAL as ELECTION_INTERVAL};
+use events::{Limiter, Told};
+use holding::Holding;
+use source::SourceNews;
+use statuses::Judgement;
+use write::{LeaseWriter, LeaseWritten, Writer};
+
+/// News that come together are judged together.
+const GATHERING: Duration = Duration::from_millis(50);
+/// Time between two writes to one object.
+const COALESCING: Duration = Duration::from_secs(1);
+/// The first wait after a write that failed; it doubles.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+/// Writes under way at a time.
+const WRITES: usize = 16;
+/// News that may wait for the controller.
+const NEWS: usize = 256;
+
+/// What a controller is told when it starts.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// A name that no other replica has.
+    pub identity: String,
+    /// Where the Lease is.
+    pub lease_namespace: String,
+    /// How long what a node's agent said is kept when the node is gone, in case it comes back.
+    pub forget_after: Duration,
+}
+
+/// The name of the Lease.
+const LEASE: &str = "weir-controller";
+
+/// Runs until the token is cancelled. The Lease is given back then.
+pub async fn run(client: Client, settings: Settings, shutdown: CancellationToken) {
+    let (sender, news) = mpsc::channel(NEWS);
+    let (leading, leads) = watch::channel(false);
+    let lease = LeaseWriter::new(client.clone(), &settings.lease_namespace, LEASE);
+    let election = elect(lease, settings.identity.clone(), leading, shutdown.clone());
+    let source = source::watch(client.clone(), sender, shutdown.clone());
+    let writer = Writer::new(client, settings.identity);
+    let controller = Controller::new(writer, leads, settings.forget_after);
+    let ((), (), ()) = tokio::join!(election, source, controller.run(news, shutdown));
+}
+
+/// Takes the finalizer off every RealServer, and says off how many.
+///
+/// # Errors
+///
+/// The API server could not be asked, or refused.
+pub async fn release(client: Client) -> anyhow::Result<usize> {
+    Writer::new(client, String::new()).release_all().await
+}
+
+/// Takes part in the election, and says whether it is won.
+async fn elect(
+    lease: LeaseWriter,
+    identity: String,
+    leading: watch::Sender<bool>,
+    shutdown: CancellationToken,
+) {
+    let mut election = Election::new(identity);
+    let mut problem = None;
+    loop {
+        let result = campaign(&lease, &mut election)
+            .await
+            .map_err(|error| format!("{error:#}"));
+        match &result {
+            Err(error) if problem.as_ref() != Some(error) => {
+                warn!("cannot take part in the election: {error}")
+            }
+            Ok(()) if problem.is_some() => info!("the Lease can be read and written again"),
+            _ => {}
+        }
+        problem = result.err();
+        let leads = election.leads(Instant::now().into_std());
+        leading.send_if_modified(|led| {
+            if *led != leads {
+                match (leads, election.holder()) {
+                    (true, _) => info!("this controller writes from now on"),
+                    (false, Some(holder)) => info!("{holder} writes from now on"),
+                    (false, None) => {
+                        warn!("this controller no longer writes: its Lease could not be renewed")
+                    }
+                }
+            }
+            std::mem::replace(led, leads) != leads
+        });
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            () = tokio::time::sleep(ELECTION_INTERVAL) => {}
+        }
+    }
+    leading.send_replace(false);
+    if let Err(error) = give_back(&lease, &election).await {
+        warn!("cannot give the Lease back, another controller has to wait for it: {error:#}");
+    }
+}
+
+async fn campaign(lease: &LeaseWriter, election: &mut Election) -> anyhow::Result<()> {
+    let read = lease.read().await?;
+    let began = Instant::now().into_std();
+    if let Act::Write(spec) = election.look(read.as_ref(), began, Timestamp::now()) {
+        match lease.write(read.as_ref(), *spec).await? {
+            LeaseWritten::Yes => election.written(began),
+            LeaseWritten::Lost => election.lost(),
+        }
+    }
+    Ok(())
+}
+
+async fn give_back(lease: &LeaseWriter, election: &Election) -> anyhow::Result<()> {
+    let read = lease.read().await?;
+    if let Some(read) = &read
+        && let Some(spec) = election.released(read)
+    {
+        lease.write(Some(read), spec).await?;
+    }
+    Ok(())
+}
+
+/// What is to be written to one object.
+#[derive(Debug, Clone, PartialEq)]
+enum Write {
+    Status(Status),
+    Hold(bool),
+}
+
+struct Controller {
+    forget_after: Duration,
+    cluster: Cluster,
+    writer: Writer,
+    leads: watch::Receiver<bool>,
+    complete: bool,
+    problems: Vec<String>,
+    /// Objects to judge, and when.
+    due: BTreeMap<ObjectRef, Instant>,
+    /// When objects were written last, as long as it matters.
+    written: HashMap<ObjectRef, Instant>,
+    /// Objects that could not be written: when to try again, and how long to wait after that.
+    retries: HashMap<ObjectRef, (Instant, Duration)>,
+    writes: JoinSet<(ObjectRef, anyhow::Result<Written>)>,
+    /// Objects with a write under way.
+    writing: BTreeSet<ObjectRef>,
+    /// When real servers were first seen deleted, by their uid.
+    deleted_since: HashMap<String, Instant>,
+    /// When nodes with agents were first seen to be gone.
+    gone_since: BTreeMap<Arc<str>, Instant>,
+    limiter: Limiter,
+}
+
+/// What a write has brought.
+struct Written {
+    write: Write,
+    uid: String,
+}
+
+impl Controller {
+    fn new(writer: Writer, leads: watch::Receiver<bool>, forget_after: Duration) -> Self {
+        Self {
+            forget_after,
+            cluster: Cluster::default(),
+            writer,
+            leads,
+            complete: false,
+            problems: Vec::new(),
+            due: BTreeMap::new(),
+            written: HashMap::new(),
+            retries: HashMap::new(),
+            writes: JoinSet::new(),
+            writing: BTreeSet::new(),
+            deleted_since: HashMap::new(),
+            gone_since: BTreeMap::new(),
+            limiter: Limiter::new(Instant::now().into_std()),
+        }
+    }
+
+    async fn run(mut self, mut news: mpsc::Receiver<SourceNews>, shutdown: CancellationToken) {
+        loop {
+            let wake = self.wake();
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                told = news.recv() => {
+                    let Some(told) = told else { return };
+                    self.take(told);
+                    while let Ok(told) = news.try_recv() {
+                        self.take(told);
+                    }
+                }
+                changed = self.leads.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.judge_everything();
+                }
+                Some(done) = self.writes.join_next() => self.done(done),
+                () = sleep_until(wake) => {}
+            }
+            if self.complete && *self.leads.borrow() {
+                self.judge_due();
+                self.forget_nodes().await;
+            }
+        }
+    }
+
+    fn wake(&self) -> Instant {
+        let now = Instant::now();
+        let far = now + LONGEST_RETRY;
+        if !self.complete || !*self.leads.borrow() {
+            return far;
+        }
+        let due = self.due.iter().filter(|(name, _)| !self.writing.contains(*name));
+        let due = due.map(|(_, due)| *due);
+        let gone = self.gone_since.values().map(|since| *since + self.forget_after);
+        due.chain(gone)
+            .fold(far, Instant::min)
+            .max(now + Duration::from_millis(1))
+    }
+
+    fn take(&mut self, told: SourceNews) {
+        match told {
+            SourceNews::News(news) => {
+                for news in news {
+                    let concerned = self.cluster.take(news);
+                    self.concern(concerned);
+                }
+            }
+            SourceNews::Complete => {
+                self.complete = true;
+                info!("everything has been read once");
+                self.judge_everything();
+            }
+            SourceNews::Problems(problems) => {
+                for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+                    error!("{problem}");
+                }
+                for problem in self.problems.iter().filter(|problem| !problems.contains(problem)) {
+                    info!("no longer: {problem}");
+                }
+                self.problems = problems;
+            }
+        }
+        let now = Instant::now();
+        let gone: BTreeSet<Arc<str>> = self.cluster.agents_without_node().cloned().collect();
+        self.gone_since.retain(|node, _| gone.contains(node));
+        for node in gone {
+            self.gone_since.entry(node).or_insert(now);
+        }
+    }
+
+    /// Lets objects be judged as soon as they may be written again.
+    fn concern(&mut self, concerned: impl IntoIterator<Item = ObjectRef>) {
+        let now = Instant::now();
+        for name in concerned {
+            let written = self.written.get(&name).map(|written| *written + COALESCING);
+            let retry = self.retries.get(&name).map(|(retry, _)| *retry);
+            let due = [written, retry]
+                .into_iter()
+                .flatten()
+                .fold(now + GATHERING, Instant::max);
+            let planned = self.due.entry(name).or_insert(due);
+            *planned = due.min(*planned);
+        }
+    }
+
+    fn judge_everything(&mut self) {
+        let all: Vec<ObjectRef> = self.cluster.object_names().cloned().collect();
+        self.concern(all);
+    }
+
+    fn judge_due(&mut self) {
+        let now = Instant::now();
+        self.written.retain(|_, written| *written + COALESCING > now);
+        let due: Vec<ObjectRef> = self
+            .due
+            .iter()
+            .filter(|(name, due)| **due <= now && !self.writing.contains(*name))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in due {
+            if self.writes.len() >= WRITES {
+                return;
+            }
+            self.due.remove(&name);
+            self.judge(&name, now);
+        }
+    }
+
+    fn judge(&mut self, name: &ObjectRef, now: Instant) {
+        let Some(Judgement { status, findings }) = self.cluster.judge(name, &Timestamp::now().to_string())
+        else {
+            return;
+        };
+        if let (Kind::VirtualService, Some(service)) = (name.kind, name.namespaced_name()) {
+            let concerned = self.cluster.hear_about(&service, findings);
+            self.concern(concerned);
+        }
+        let hold = self.hold(name, now);
+        let Some(object) = self.cluster.object(name).cloned() else {
+            return;
+        };
+        let told = if status == object.status {
+            Vec::new()
+        } else {
+            let told = events::of_change(&object.status, &status).into_iter();
+            told.filter(|told| self.limiter.may_tell(name, &told.reason, now.into_std()))
+                .collect()
+        };
+        let Object { uid, status: is, .. } = object;
+        match hold {
+            Some(hold) => self.write(name, uid, Write::Hold(hold), told),
+            None if status != is => self.write(name, uid, Write::Status(status), told),
+            None => {}
+        }
+    }
+
+    /// Whether the finalizer of a real server is to be put on, or taken off.
+    fn hold(&mut self, name: &ObjectRef, now: Instant) -> Option<bool> {
+        let server = name.namespaced_name().filter(|_| name.kind == Kind::RealServer)?;
+        let object = self.cluster.object(name)?;
+        let since = if object.deleted {
+            *self.deleted_since.entry(object.uid.clone()).or_insert(now)
+        } else {
+            now
+        };
+        match self.cluster.holding(&server, since.into_std(), now.into_std()) {
+            Holding::AsItShouldBe => None,
+            Holding::Hold => Some(true),
+            Holding::Release => Some(false),
+            Holding::Until(deadline) => {
+                self.due.insert(name.clone(), Instant::from_std(deadline));
+                None
+            }
+        }
+    }
+
+    fn write(&mut self, name: &ObjectRef, uid: String, write: Write, told: Vec<Told>) {
+        let (writer, name) = (self.writer.clone(), name.clone());
+        self.writing.insert(name.clone());
+        self.writes.spawn(async move {
+            let written = match &write {
+                Write::Status(status) => writer.status(&name, &uid, status).await,
+                Write::Hold(hold) => writer.hold(&name, &uid, *hold).await,
+            };
+            if written.is_ok() {
+                for told in told {
+                    if let Err(error) = writer.event(&name, &uid, &told).await {
+                        warn!("cannot write an event of {name}: {error:#}");
+                    }
+                }
+            }
+            (name, written.map(|()| Written { write, uid }))
+        });
+    }
+
+    fn done(&mut self, done: Result<(ObjectRef, anyhow::Result<Written>), tokio::task::JoinError>) {
+        let (name, written) = match done {
+            Ok(done) => done,
+            // A broken invariant: what was to be written is lost, so the controller ends rather than go on blindly.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => return,
+        };
+        let now = Instant::now();
+        self.writing.remove(&name);
+        match written {
+            Ok(Written { write, uid }) => {
+                self.retries.remove(&name);
+                self.written.insert(name.clone(), now);
+                self.cluster.written(&name, &uid, |object| match write {
+                    Write::Status(status) => object.status = status,
+                    Write::Hold(hold) => object.held = hold,
+                });
+                // What changed meanwhile, and what a finalizer kept from being written.
+                self.concern([name]);
+            }
+            Err(error) => {
+                let wait = self.retries.get(&name).map_or(FIRST_RETRY, |(_, wait)| *wait);
+                warn!("cannot write {name}, trying again in {wait:?}: {error:#}");
+                let next = (wait * 2).min(LONGEST_RETRY);
+                self.retries.insert(name.clone(), (now + wait, next));
+                self.concern([name]);
+            }
+        }
+    }
+
+    /// Forgets the agents of nodes that have been gone for long.
+    async fn forget_nodes(&mut self) {
+        let now = Instant::now();
+        let gone: Vec<Arc<str>> = self
+            .gone_since
+            .iter()
+            .filter(|(_, since)| **since + self.forget_after <= now)
+            .map(|(node, _)| node.clone())
+            .collect();
+        for node in gone {
+            match self.writer.forget_node(&node).await {
+                Ok(()) => {
+                    warn!(
+                        "node {node} has been gone for {:?}: its NodeState is deleted",
+                        self.forget_after
+                    );
+                    self.gone_since.remove(&node);
+                }
+                Err(error) => {
+                    warn!("cannot delete NodeState {node}: {error:#}");
+                    self.gone_since.insert(node, now);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The Kubernetes API as the controller reads it: all of Weir's objects with their status, nodes and what their agents
+//! say, Services and their endpoints.
+
+use std::sync::Arc;
+
+use futures::stream::{StreamExt, select_all};
+use k8s_openapi::api::core::v1::{self as core, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::runtime::watcher;
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{
+    DRAIN_FINALIZER, DirectorGroup, NodeState, NodeStateStatus, RealServer, ReferenceGrant, VirtualService,
+};
+use crate::plan::validate::{self, Remark, Validation};
+use crate::plan::{Form, Kind, Update};
+use crate::source::watch::{Event, Name, Seen, Stream, Watch, everything, objects};
+
+use super::cluster::{News, NodeFacts, Object, Status};
+
+/// News handed on together while a list is read.
+const BATCH: usize = 500;
+
+/// What the source tells the controller, in order.
+#[derive(Debug)]
+pub enum SourceNews {
+    /// What there is to hear.
+    News(Vec<News>),
+    /// Everything that is there has been seen once. Before that nothing may be judged.
+    Complete,
+    /// Everything that is wrong with the source now; replaces what was said before.
+    Problems(Vec<String>),
+}
+
+/// What an object is to the controller.
+#[derive(Debug)]
+enum Read {
+    Object(Option<Form>, Vec<Remark>, Option<Box<Object>>),
+    NodeState(Box<NodeStateStatus>),
+    Node(NodeFacts),
+}
+
+/// What each watch watches.
+#[derive(Debug, Clone, Copy)]
+enum Watched {
+    Objects(Kind),
+    NodeStates,
+    Nodes,
+}
+
+const WATCHED: [(Watched, &str); 8] = [
+    (Watched::Objects(Kind::VirtualService), "virtualservices.weir.dev"),
+    (Watched::Objects(Kind::RealServer), "realservers.weir.dev"),
+    (Watched::Objects(Kind::DirectorGroup), "directorgroups.weir.dev"),
+    (Watched::NodeStates, "nodestates.weir.dev"),
+    (Watched::Nodes, "nodes"),
+    (Watched::Objects(Kind::Service), "services"),
+    (
+        Watched::Objects(Kind::EndpointSlice),
+        "endpointslices.discovery.k8s.io",
+    ),
+    (
+        Watched::Objects(Kind::ReferenceGrant),
+        "referencegrants.gateway.networking.k8s.io",
+    ),
+];
+
+/// Watches until the token is cancelled or nobody listens any more.
+pub async fn watch(client: Client, sender: mpsc::Sender<SourceNews>, shutdown: CancellationToken) {
+    let mut watches = Watches::new();
+    let mut events = select_all(streams(&client));
+    loop {
+        let news = tokio::select! {
+            () = shutdown.cancelled() => return,
+            event = events.next() => match event {
+                Some((number, event)) => watches.take(number, event),
+                None => return,
+            },
+        };
+        for news in news {
+            if sender.send(news).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// One stream for each of [`WATCHED`].
+fn streams(client: &Client) -> [Stream<Read>; 8] {
+    let c = || client.clone();
+    [
+        objects(0, Api::<VirtualService>::all(c()), everything(), |object| {
+            let status = Status::VirtualService(object.status.clone().unwrap_or_default());
+            let form = |form| Form::VirtualService(Box::new(form));
+            own(validate::virtual_service(&object), form, object.metadata, status)
+        }),
+        objects(1, Api::<RealServer>::all(c()), everything(), |object| {
+            let status = Status::RealServer(object.status.clone().unwrap_or_default());
+            own(
+                validate::real_server(&object),
+                Form::RealServer,
+                object.metadata,
+                status,
+            )
+        }),
+        objects(2, Api::<DirectorGroup>::all(c()), everything(), |object| {
+            let status = Status::DirectorGroup(object.status.clone().unwrap_or_default());
+            let form = |form| Form::DirectorGroup(Box::new(form));
+            own(validate::director_group(&object), form, object.metadata, status)
+        }),
+        objects(3, Api::<NodeState>::all(c()), everything(), |object| {
+            Read::NodeState(Box::new(object.status.unwrap_or_default()))
+        }),
+        objects(4, Api::<core::Node>::all(c()), everything(), |node| {
+            Read::Node(facts(&node))
+        }),
+        objects(5, Api::<Service>::all(c()), everything(), |object| {
+            foreign(validate::service(&object), Form::Service)
+        }),
+        objects(6, Api::<EndpointSlice>::all(c()), everything(), |object| {
+            foreign(validate::endpoint_slice(&object), Form::EndpointSlice)
+        }),
+        objects(7, Api::<ReferenceGrant>::all(c()), everything(), |object| {
+            foreign(validate::reference_grant(&object), Form::ReferenceGrant)
+        }),
+    ]
+}
+
+fn foreign<T>(validation: Validation<T>, form: impl Fn(T) -> Form) -> Read {
+    Read::Object(validation.value.map(form), validation.remarks, None)
+}
+
+fn own<T>(validation: Validation<T>, form: impl Fn(T) -> Form, metadata: ObjectMeta, status: Status) -> Read {
+    let finalizers = metadata.finalizers.unwrap_or_default();
+    let object = Object {
+        uid: metadata.uid.unwrap_or_default(),
+        generation: metadata.generation.unwrap_or_default(),
+        deleted: metadata.deletion_timestamp.is_some(),
+        held: finalizers.iter().any(|finalizer| finalizer == DRAIN_FINALIZER),
+        status,
+    };
+    Read::Object(
+        validation.value.map(form),
+        validation.remarks,
+        Some(Box::new(object)),
+    )
+}
+
+fn facts(node: &core::Node) -> NodeFacts {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let ready = conditions
+        .into_iter()
+        .flatten()
+        .find(|condition| condition.type_ == "Ready");
+    NodeFacts {
+        labels: node.labels().clone(),
+        // A node without kubelet, as some tests and hosts have it, says nothing about itself.
+        ready: ready.is_none_or(|condition| condition.status == "True"),
+    }
+}
+
+/// All watches, and what is to be handed on.
+#[derive(Debug)]
+struct Watches {
+    watches: [Watch; 8],
+    batch: Vec<News>,
+}
+
+impl Watches {
+    fn new() -> Self {
+        let watch = |(watched, plural)| match watched {
+            Watched::Objects(Kind::ReferenceGrant) => Watch::may_be_unknown(plural),
+            _ => Watch::new(plural),
+        };
+        Self {
+            watches: WATCHED.map(watch),
+            batch: Vec::new(),
+        }
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let problems = self.watches.iter().filter_map(Watch::problem);
+        problems.map(str::to_owned).collect()
+    }
+
+    fn are_complete(&self) -> bool {
+        self.watches.iter().all(Watch::is_complete)
+    }
+
+    fn take(&mut self, number: usize, event: Event<Read>) -> Vec<SourceNews> {
+        let were_complete = self.are_complete();
+        let problems_before = self.problems();
+        let in_list = matches!(event, Ok(watcher::Event::InitApply(_)));
+        let (watched, _) = WATCHED[number];
+        let seen = self.watches[number].take(event);
+        self.batch
+            .extend(seen.into_iter().filter_map(|seen| news(watched, seen)));
+        let mut told = Vec::new();
+        if !self.batch.is_empty() && (!in_list || self.batch.len() >= BATCH) {
+            told.push(SourceNews::News(std::mem::take(&mut self.batch)));
+        }
+        let problems = self.problems();
+        if problems != problems_before {
+            told.push(SourceNews::Problems(problems));
+        }
+        if !were_complete && self.are_complete() {
+            told.push(SourceNews::Complete);
+        }
+        told
+    }
+}
+
+fn news(watched: Watched, seen: Seen<Read>) -> Option<News> {
+    let name_of = |name: Name| -> Arc<str> { name.name };
+    Some(match (watched, seen) {
+        (Watched::Objects(kind), Seen::There(name, Read::Object(form, remarks, object))) => {
+            let object_ref = name.of(kind);
+            let update = Update::Put {
+                object: object_ref,
+                form,
+                remarks,
+            };
+            News::Object(update, object)
+        }
+        (Watched::Objects(kind), Seen::Gone(name)) => News::Object(Update::Delete(name.of(kind)), None),
+        (Watched::NodeStates, Seen::There(name, Read::NodeState(status))) => {
+            News::NodeState(name_of(name), Some(status))
+        }
+        (Watched::NodeStates, Seen::Gone(name)) => News::NodeState(name_of(name), None),
+        (Watched::Nodes, Seen::There(name, Read::Node(facts))) => News::Node(name_of(name), Some(facts)),
+        (Watched::Nodes, Seen::Gone(name)) => News::Node(name_of(name), None),
+        // What a watch reads is what it was made for.
+        (_, Seen::There(..)) => return None,
+    })
+}
