@@ -20,8 +20,8 @@ CARGO_DENY_VERSION := 0.20.2
 
 # Tests that need something are in files of their own.
 IN_VM := lab_selftest kernel_ipvs kernel_agent kernel_reload kernel_nftables kernel_host kernel_direct_routing \
-	kernel_tunnels kernel_forwarding kernel_scheduling kernel_streamlined kernel_preflight kernel_without_nftables \
-	kernel_draining
+	kernel_tunnels kernel_forwarding kernel_scheduling kernel_streamlined kernel_preflight kernel_unprivileged \
+	kernel_without_nftables kernel_draining
 WITH_API_SERVER := control_plane_selftest chart gitops manifests rules
 KERNELS := 6.1 6.12
 
