@@ -16,7 +16,10 @@ export WEIR_LAB_TARGET_DIR := $(CURDIR)/target
 DEBUG := target/$(TARGET)/debug
 
 CARGO_DENY := $(CACHE)/bin/cargo-deny
-CARGO_DENY_VERSION := 0.20.2
+CARGO_DEB := $(CACHE)/bin/cargo-deb
+# Their versions.
+cargo-deny := 0.20.2
+cargo-deb := 3.8.0
 
 # Tests that need something are in files of their own.
 IN_VM := lab_selftest kernel_ipvs kernel_agent kernel_reload kernel_nftables kernel_host kernel_direct_routing \
@@ -89,10 +92,10 @@ lint: $(CARGO_DENY) ## Format, clippy, licences and sources of dependencies, doc
 advisories: $(CARGO_DENY) ## Known faults of dependencies; needs the network
 	$(CARGO_DENY) --locked check --hide-inclusion-graph advisories
 
-# Without this package's flags: cargo-deny is a program for this host and no other.
-$(CARGO_DENY):
+# Without this package's flags: these are programs for this host and no other.
+$(CARGO_DENY) $(CARGO_DEB):
 	env -u CARGO_BUILD_TARGET -u CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS \
-		cargo install --quiet --locked cargo-deny --version $(CARGO_DENY_VERSION) --root $(CACHE)
+		cargo install --quiet --locked $(@F) --version $($(@F)) --root $(CACHE)
 
 .PHONY: crds
 crds: ## Write the CustomResourceDefinitions from the types
@@ -106,3 +109,15 @@ bench: ## Measure, in the instruction-counting VM, and write docs/benchmarks.md
 .PHONY: image-binary
 image-binary: ## The static binary for the container image
 	deploy/image/build-binary target/image/weir
+
+# The service is checked where the package puts it, beside this host's own units; a word that systemd does not know is to it
+# only a warning.
+.PHONY: deb
+deb: $(CARGO_DEB) ## The Debian package, for hosts without Kubernetes
+	rm -rf target/deb
+	$(CARGO_DEB) deb --quiet --locked --profile dist --target $(TARGET) --output target/deb/
+	dpkg-deb --extract target/deb/*.deb target/deb/root
+	cp /usr/lib/systemd/system/*.{target,slice} target/deb/root/usr/lib/systemd/system/
+	warnings=$$(systemd-analyze verify --root=$(CURDIR)/target/deb/root weir-agent.service 2>&1) && [ -z "$$warnings" ] ||
+		{ echo "$$warnings" >&2; exit 1; }
+	ls target/deb/*.deb
