@@ -195,8 +195,8 @@ impl Cluster {
                 None => drop(self.objects.remove(&name)),
             }
         }
-        // Whether it is selected by others is known before it is gone, or changes its labels.
-        self.concern_group_of(&name, concerned);
+        // Whom it used is known before it is gone, or changes.
+        self.concern_used_by(&name, concerned);
         let is_group = name.kind == Kind::DirectorGroup;
         match self.snapshot.update(update) {
             Scope::All => {
@@ -207,7 +207,7 @@ impl Cluster {
                 concerned.extend(names.iter().map(ObjectRef::virtual_service));
             }
         }
-        self.concern_group_of(&name, concerned);
+        self.concern_used_by(&name, concerned);
         if is_group {
             self.count_members(&name.name);
         }
@@ -216,15 +216,29 @@ impl Cluster {
         }
     }
 
-    /// A director group says how many virtual services it has.
-    fn concern_group_of(&self, object: &ObjectRef, concerned: &mut BTreeSet<ObjectRef>) {
+    /// Director groups and real servers say how many virtual services use them.
+    fn concern_used_by(&self, object: &ObjectRef, concerned: &mut BTreeSet<ObjectRef>) {
         if object.kind != Kind::VirtualService {
             return;
         }
-        let service = object.namespaced_name();
-        let service = service.and_then(|name| self.snapshot.virtual_service(&name));
-        if let Some(service) = service {
-            concerned.insert(ObjectRef::director_group(service.director_group.clone()));
+        let Some(name) = object.namespaced_name() else {
+            return;
+        };
+        let Some(service) = self.snapshot.virtual_service(&name) else {
+            return;
+        };
+        concerned.insert(ObjectRef::director_group(service.director_group.clone()));
+        let selectors = service
+            .backends
+            .iter()
+            .filter_map(|backend| backend.source.selector());
+        for selector in selectors {
+            for (server, _) in self.snapshot.select(&name.namespace, selector) {
+                concerned.insert(ObjectRef::real_server(&NamespacedName {
+                    namespace: name.namespace.clone(),
+                    name: server.clone(),
+                }));
+            }
         }
     }
 

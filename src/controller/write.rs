@@ -66,7 +66,14 @@ impl Writer {
     pub(super) async fn release_all(&self) -> anyhow::Result<usize> {
         let api: Api<RealServer> = Api::all(self.client.clone());
         let mut released = 0;
-        for server in within(api.list(&ListParams::default())).await? {
+        let listed = async {
+            match api.list(&ListParams::default()).await {
+                // Without their definition there are none.
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+                answer => answer.map(|list| list.items),
+            }
+        };
+        for server in within(listed).await? {
             if server
                 .finalizers()
                 .iter()

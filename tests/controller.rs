@@ -1,0 +1,555 @@
+//! The controller beside a real API server: what it writes, how often, who writes, what holds a deleted RealServer.
+//!
+//! Its rights are those of `deploy/`. The agents are this test: what they report is what a controller knows of nodes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "clippy takes nothing but #[test] functions for tests, which also look at the clock"
+)]
+
+mod control_plane;
+#[path = "lab/mod.rs"]
+mod lab;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use control_plane::{BoundTo, ControlPlane, ServiceAccountAccess, limit, succeeded, until};
+use lab::process::Process;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use weir::plan::{Generation, Generations, NamespacedName};
+
+const WEIR: &str = env!("CARGO_BIN_EXE_weir");
+
+const OBJECTS: &str = "
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Namespace, metadata: {name: shop}}
+- apiVersion: weir.dev/v1alpha1
+  kind: DirectorGroup
+  metadata: {name: edge}
+  spec: {nodeSelector: {matchLabels: {weir.dev/role: director}}, failover: {type: Static, static: {activeNode: d1}}}
+- apiVersion: weir.dev/v1alpha1
+  kind: RealServer
+  metadata: {name: rs1, namespace: shop, labels: {app: web}}
+  spec: {address: 10.0.0.11}
+- apiVersion: weir.dev/v1alpha1
+  kind: RealServer
+  metadata: {name: rs2, namespace: shop, labels: {app: web}}
+  spec: {address: 10.0.0.12, weight: 0}
+";
+
+const NODE: &str = "{apiVersion: v1, kind: Node, metadata: {name: d1, labels: {weir.dev/role: director}}}";
+
+fn web(name: &str, vip: &str, more: &str) -> String {
+    format!(
+        "{{apiVersion: weir.dev/v1alpha1, kind: VirtualService, metadata: {{name: {name}, namespace: shop}}, spec: {{\
+         addresses: [{vip}], listeners: [{{name: http, protocol: TCP, port: 80}}], directorGroupRef: {{name: edge}}, \
+         backends: [{{name: web, realServers: {{selector: {{matchLabels: {{app: web}}}}}}}}]{more}}}}}\n"
+    )
+}
+
+struct Fixture {
+    control_plane: ControlPlane,
+    kubeconfig: tempfile::TempDir,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let control_plane = ControlPlane::start().await;
+        let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
+        succeeded(&control_plane.kubectl(&["apply", "-k", deploy]).await);
+        let established = [
+            "wait",
+            "--for=condition=Established",
+            "crd",
+            "--all",
+            "--timeout=60s",
+        ];
+        succeeded(&control_plane.kubectl(&established).await);
+        let access = ServiceAccountAccess {
+            namespace: "weir-system",
+            name: "weir-controller",
+            bound_to: BoundTo::ServiceAccount,
+            audiences: &[],
+            server: None,
+        };
+        let kubeconfig = tempfile::tempdir().unwrap();
+        let text = control_plane.kubeconfig_for_service_account(&access).await;
+        std::fs::write(kubeconfig.path().join("config"), text).unwrap();
+        let fixture = Self {
+            control_plane,
+            kubeconfig,
+        };
+        fixture.apply(OBJECTS).await;
+        fixture
+    }
+
+    fn controller(&self, identity: &str, more: &[&str]) -> Process {
+        let mut command = Command::new(WEIR);
+        command
+            .args(["controller", "--identity", identity])
+            .args(more)
+            .env("KUBECONFIG", self.kubeconfig.path().join("config"));
+        Process::start(&mut command)
+    }
+
+    async fn apply(&self, text: &str) {
+        succeeded(
+            &self
+                .control_plane
+                .kubectl_reading(&["apply", "-f", "-"], text)
+                .await,
+        );
+    }
+
+    async fn kubectl(&self, arguments: &[&str]) -> String {
+        succeeded(&self.control_plane.kubectl(arguments).await)
+    }
+
+    async fn get(&self, kind: &str, name: &str) -> Value {
+        let arguments = ["get", kind, name, "-n", "shop", "-o", "json"];
+        let output = self.control_plane.kubectl(&arguments).await;
+        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+    }
+
+    /// What the agent of d1 reports: that it has everything for these virtual services.
+    async fn report(&self, served: &[&str], more: Value) {
+        let mut generations = Generations::default();
+        for name in served {
+            let generation = self.get("ivs", name).await["metadata"]["generation"].as_i64();
+            let name = NamespacedName {
+                namespace: "shop".into(),
+                name: (*name).into(),
+            };
+            generations.exchange(None, Some(Generation::new(&name, generation)));
+        }
+        let programmed = json!({ "digest": "0", "services": served.len(), "destinations": 0 });
+        let mut status = json!({
+            "agentVersion": "test", "desired": programmed, "programmed": programmed, "foreignServices": 0,
+            "failureCount": 0, "findingCount": 0, "roles": [{ "directorGroup": "edge", "role": "Active" }],
+            "programmedVirtualServices": generations.to_string(),
+        });
+        for (member, value) in more.as_object().unwrap() {
+            status[member] = value.clone();
+        }
+        let state = json!({
+            "apiVersion": "weir.dev/v1alpha1", "kind": "NodeState", "metadata": { "name": "d1" }, "spec": {}, "status": status,
+        });
+        let state = state.to_string();
+        for more in [&[][..], &["--subresource=status"]] {
+            let arguments = [&["apply", "--server-side", "--force-conflicts", "-f", "-"], more].concat();
+            succeeded(&self.control_plane.kubectl_reading(&arguments, &state).await);
+        }
+    }
+
+    /// Waits for a condition to be of a status and a reason, and says its message.
+    async fn condition(&self, kind: &str, name: &str, aspect: &str, wanted: &str) -> String {
+        let what = format!("{kind} {name}: {aspect} is {wanted}");
+        until(&what, limit(30), async || {
+            let object = self.get(kind, name).await;
+            let conditions = object["status"]["conditions"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            let condition = conditions.iter().find(|condition| condition["type"] == aspect);
+            let text = |member: &str| {
+                condition
+                    .map_or("", |condition| condition[member].as_str().unwrap_or(""))
+                    .to_owned()
+            };
+            if format!("{} {}", text("status"), text("reason")) == wanted {
+                Ok(text("message"))
+            } else {
+                Err(format!("{:#}", object["status"]))
+            }
+        })
+        .await
+    }
+
+    async fn is_gone(&self, kind: &str, name: &str, within: Duration) -> Duration {
+        let begin = Instant::now();
+        until(&format!("{kind} {name} is gone"), within, async || {
+            match self.get(kind, name).await {
+                Value::Null => Ok(()),
+                object => Err(object["metadata"].to_string()),
+            }
+        })
+        .await;
+        begin.elapsed()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-control-plane"]
+async fn a_virtual_service_from_nobody_to_ready_and_what_goes_wrong_with_it() {
+    let fixture = Fixture::new().await;
+    let _controller = fixture.controller("one", &[]);
+    fixture.apply(&web("web", "10.0.0.200", "")).await;
+
+    // Nobody could balance: terminal, so that whoever waits for Ready hears of it.
+    let message = fixture
+        .condition("ivs", "web", "Stalled", "True NoDirector")
+        .await;
+    assert!(
+        message.contains("the active node of DirectorGroup edge is d1, and there is no such node"),
+        "{message}"
+    );
+    fixture.apply(NODE).await;
+    let message = fixture
+        .condition("ivs", "web", "Programmed", "False Pending")
+        .await;
+    assert!(message.contains("no agent of d1 has reported yet"), "{message}");
+    fixture
+        .condition("ivs", "web", "Reconciling", "True Progressing")
+        .await;
+    fixture.report(&[], json!({})).await;
+    until("it is known what the agent lacks", limit(20), async || {
+        let message = fixture
+            .condition("ivs", "web", "Programmed", "False Pending")
+            .await;
+        message
+            .contains("d1 has not programmed generation 1")
+            .then_some(())
+            .ok_or(message)
+    })
+    .await;
+    fixture.report(&["web"], json!({})).await;
+    fixture
+        .kubectl(&[
+            "wait",
+            "ivs/web",
+            "-n",
+            "shop",
+            "--for=condition=Ready",
+            "--timeout=20s",
+        ])
+        .await;
+    let status = fixture.get("ivs", "web").await["status"].clone();
+    assert_eq!(status["observedGeneration"], 1);
+    let types: Vec<&str> = status["conditions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|one| one["type"].as_str())
+        .collect();
+    assert!(
+        !types.contains(&"Stalled") && !types.contains(&"Reconciling"),
+        "{types:?}"
+    );
+    let listed = fixture.kubectl(&["get", "ivs", "-n", "shop"]).await;
+    let columns: Vec<&str> = listed.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(
+        columns[..7],
+        ["web", "10.0.0.200", "80/TCP", "d1", "1/2", "True", columns[6]],
+        "{listed}"
+    );
+    fixture
+        .condition("ivs", "web", "BackendsHealthy", "False SomeUnhealthy")
+        .await;
+    fixture.condition("dirgrp", "edge", "Ready", "True Ready").await;
+    fixture.condition("irs", "rs1", "Ready", "True Ready").await;
+    assert_eq!(fixture.get("irs", "rs1").await["status"]["virtualServices"], 1);
+
+    // The kernel refuses something.
+    let failure = json!({ "failureCount": 1, "failures": [{
+        "virtualService": "shop/web", "message": "cannot add service TCP 10.0.0.200:80: no such scheduler" }] });
+    fixture
+        .apply(&web("web", "10.0.0.200", ", scheduler: {algorithm: lblcr}"))
+        .await;
+    fixture.report(&[], failure).await;
+    let message = fixture
+        .condition("ivs", "web", "Stalled", "True NetlinkError")
+        .await;
+    assert!(message.starts_with("d1: cannot add service"), "{message}");
+    fixture.report(&["web"], json!({})).await;
+    fixture.condition("ivs", "web", "Ready", "True Ready").await;
+
+    // Another wants the same: the older has it, the other says who.
+    fixture.apply(&web("web-2", "10.0.0.200", "")).await;
+    let message = fixture
+        .condition("ivs", "web-2", "Accepted", "False PortConflict")
+        .await;
+    assert!(message.contains("shop/web"), "{message}");
+    fixture
+        .condition("ivs", "web-2", "Stalled", "True PortConflict")
+        .await;
+    fixture.kubectl(&["delete", "ivs", "web-2", "-n", "shop"]).await;
+
+    // A reference to what comes later heals.
+    let refers = web("pods", "10.0.0.201", "").replace(
+        "realServers: {selector: {matchLabels: {app: web}}}",
+        "serviceRef: {name: pods, port: http}",
+    );
+    fixture.apply(&refers).await;
+    let message = fixture
+        .condition("ivs", "pods", "ResolvedRefs", "False BackendNotFound")
+        .await;
+    assert!(message.contains("there is no Service shop/pods"), "{message}");
+    let service = |more: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: pods, namespace: shop}}, spec: {{{more}ports: [{{name: http, port: 80}}]}}}}"
+        )
+    };
+    fixture
+        .apply(&service("type: ExternalName, externalName: example.com, "))
+        .await;
+    let message = fixture
+        .condition("ivs", "pods", "ResolvedRefs", "False UnsupportedKind")
+        .await;
+    assert!(message.contains("ExternalName"), "{message}");
+    fixture
+        .kubectl(&["delete", "service", "pods", "-n", "shop"])
+        .await;
+    fixture.apply(&service("clusterIP: None, ")).await;
+    fixture
+        .condition("ivs", "pods", "ResolvedRefs", "True ResolvedRefs")
+        .await;
+    let message = fixture
+        .condition("ivs", "pods", "BackendsHealthy", "False NoBackends")
+        .await;
+    assert!(message.contains("has no endpoints"), "{message}");
+
+    // Told once each.
+    let events = fixture
+        .kubectl(&[
+            "get",
+            "events.events.k8s.io",
+            "-n",
+            "shop",
+            "-o",
+            "jsonpath={range .items[*]}{.regarding.name} {.type} {.reason}{\"\\n\"}{end}",
+        ])
+        .await;
+    for expected in [
+        "web Warning NoDirector",
+        "web Normal Programmed",
+        "web Warning NetlinkError",
+        "web-2 Warning PortConflict",
+        "pods Warning BackendNotFound",
+        "pods Warning UnsupportedKind",
+    ] {
+        assert_eq!(
+            events.lines().filter(|line| *line == expected).count(),
+            1,
+            "{expected} in\n{events}"
+        );
+    }
+    let described = fixture.kubectl(&["describe", "ivs", "web", "-n", "shop"]).await;
+    assert!(described.contains("everything is in force on d1"), "{described}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-control-plane"]
+async fn a_deleted_real_server_is_held_until_it_has_left_and_not_for_ever() {
+    let fixture = Fixture::new().await;
+    let mut controller = fixture.controller("one", &[]);
+    fixture.apply(NODE).await;
+    fixture
+        .apply(&web("web", "10.0.0.200", ", draining: {timeout: 8s}"))
+        .await;
+    fixture.apply("{apiVersion: weir.dev/v1alpha1, kind: RealServer, metadata: {name: nobodys, namespace: shop}, spec: {address: 10.0.0.99}}").await;
+    let held = async |name: &str| {
+        until(&format!("{name} is held"), limit(30), async || {
+            let metadata = fixture.get("irs", name).await["metadata"].clone();
+            if metadata["finalizers"] == json!(["weir.dev/drain"]) {
+                Ok(())
+            } else {
+                Err(metadata.to_string())
+            }
+        })
+        .await;
+    };
+    held("rs1").await;
+    held("rs2").await;
+    fixture.condition("irs", "nobodys", "Ready", "True Ready").await;
+    assert_eq!(
+        fixture.get("irs", "nobodys").await["metadata"]["finalizers"],
+        Value::Null
+    );
+    let delete = async |name: &str| {
+        fixture
+            .kubectl(&["delete", "irs", name, "-n", "shop", "--wait=false"])
+            .await
+    };
+    delete("nobodys").await;
+    fixture.is_gone("irs", "nobodys", limit(5)).await;
+
+    // The director says what is left of it.
+    let leaving = |destinations: u32| json!({ "leavingRealServers": [{ "namespace": "shop", "name": "rs1", "destinations": destinations }] });
+    fixture.report(&["web"], json!({})).await;
+    delete("rs1").await;
+    fixture.report(&["web"], leaving(1)).await;
+    fixture.condition("irs", "rs1", "Ready", "True Ready").await;
+    until("it is said to drain", limit(10), async || {
+        match fixture.get("irs", "rs1").await["status"]["state"].as_str() {
+            Some("Draining") => Ok(()),
+            state => Err(format!("{state:?}")),
+        }
+    })
+    .await;
+    fixture.report(&["web"], leaving(0)).await;
+    let gone = fixture.is_gone("irs", "rs1", limit(20)).await;
+    assert!(
+        gone < Duration::from_secs(5),
+        "long before the deadline: {gone:?}"
+    );
+
+    // Nobody says anything: it is held as long as connections may take, and no longer.
+    delete("rs2").await;
+    let gone = fixture.is_gone("irs", "rs2", limit(30)).await;
+    assert!(gone >= Duration::from_secs(7), "{gone:?}");
+    assert!(gone < Duration::from_secs(12), "{gone:?}");
+
+    // Deleted while no controller runs, and none will: the finalizers can be taken off.
+    fixture.apply(OBJECTS).await;
+    held("rs1").await;
+    controller.signal(Signal::KILL);
+    while controller.ended().is_none() {}
+    delete("rs1").await;
+    assert!(fixture.get("irs", "rs1").await["metadata"]["deletionTimestamp"].is_string());
+    let mut release = fixture.controller("release", &["--release"]);
+    until("the finalizers are off", limit(10), async || {
+        release.ended().map(drop).ok_or_else(String::new)
+    })
+    .await;
+    fixture.is_gone("irs", "rs1", limit(5)).await;
+    assert_eq!(
+        fixture.get("irs", "rs2").await["metadata"]["finalizers"],
+        Value::Null
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-control-plane"]
+async fn one_of_several_writes_and_writes_little() {
+    let mut fixture = Fixture::new().await;
+    fixture.apply(NODE).await;
+    fixture.apply(&web("web", "10.0.0.200", "")).await;
+    fixture.report(&["web"], json!({})).await;
+    let mut one = fixture.controller("one", &[]);
+    fixture.condition("ivs", "web", "Ready", "True Ready").await;
+    let two = fixture.controller("two", &[]);
+    let holder = async || {
+        fixture
+            .kubectl(&[
+                "get",
+                "lease",
+                "weir-controller",
+                "-n",
+                "weir-system",
+                "-o",
+                "jsonpath={.spec.holderIdentity}",
+            ])
+            .await
+    };
+    assert_eq!(holder().await, "one");
+
+    // The version of an object that nobody has changed stays, whoever starts or ends.
+    let version =
+        async |kind: &str, name: &str| fixture.get(kind, name).await["metadata"]["resourceVersion"].clone();
+    let versions_of_all = async || {
+        (
+            version("ivs", "web").await,
+            version("dirgrp", "edge").await,
+            version("irs", "rs1").await,
+        )
+    };
+    let before = versions_of_all().await;
+
+    // The holder hangs: another takes over, and nothing is written that is so already.
+    one.signal(Signal::STOP);
+    until("the other takes over", limit(40), async || {
+        match holder().await.as_str() {
+            "two" => Ok(()),
+            holder => Err(holder.to_owned()),
+        }
+    })
+    .await;
+    assert_eq!(before, versions_of_all().await);
+    fixture.apply(&web("second", "10.0.0.201", "")).await;
+    fixture
+        .condition("ivs", "second", "Accepted", "True Accepted")
+        .await;
+    one.signal(Signal::CONT);
+    one.wait_for_log(Duration::from_secs(20), "two writes from now on");
+    let before = versions_of_all().await;
+    // One that is asked to end gives the Lease back, so that nobody has to wait for it.
+    let begin = Instant::now();
+    two.signal(Signal::TERM);
+    until("the first has it again", limit(20), async || {
+        match holder().await.as_str() {
+            "one" => Ok(()),
+            holder => Err(holder.to_owned()),
+        }
+    })
+    .await;
+    assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
+    assert_eq!(before, versions_of_all().await);
+
+    // A real server that flaps: each object at most once a second.
+    let versions = async || -> (u64, u64) {
+        let of = async |kind: &str, name: &str| {
+            version(kind, name)
+                .await
+                .as_str()
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
+        };
+        (of("ivs", "web").await, of("irs", "rs1").await)
+    };
+    let mut written = std::collections::BTreeSet::new();
+    let begin = Instant::now();
+    for weight in (0..40).map(|number| number % 2) {
+        let patch = format!("{{\"spec\":{{\"weight\":{weight}}}}}");
+        fixture
+            .kubectl(&["patch", "irs", "rs1", "-n", "shop", "--type=merge", "-p", &patch])
+            .await;
+        written.insert(versions().await.0);
+    }
+    let seconds = begin.elapsed().as_secs() as usize + 1;
+    assert!(
+        written.len() <= seconds + 1,
+        "{} versions of the virtual service in {seconds} s",
+        written.len()
+    );
+
+    // An API server that hangs and comes back, and one that is away.
+    fixture.control_plane.freeze_api_server();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    fixture.control_plane.thaw_api_server();
+    fixture.control_plane.kill_api_server();
+    fixture.control_plane.start_api_server().await;
+    fixture.apply(&web("third", "10.0.0.202", "")).await;
+    fixture
+        .condition("ivs", "third", "Accepted", "True Accepted")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-control-plane"]
+async fn a_node_that_is_gone_is_forgotten_after_a_time() {
+    let fixture = Fixture::new().await;
+    fixture.apply(NODE).await;
+    fixture.apply(&web("web", "10.0.0.200", "")).await;
+    fixture.report(&["web"], json!({})).await;
+    let mut controller = fixture.controller("one", &["--forget-after", "3s"]);
+    fixture.condition("ivs", "web", "Ready", "True Ready").await;
+    fixture.kubectl(&["delete", "node", "d1"]).await;
+    fixture
+        .condition("ivs", "web", "Stalled", "True NoDirector")
+        .await;
+    assert_ne!(
+        fixture.get("nodestate", "d1").await,
+        Value::Null,
+        "it may come back"
+    );
+    let gone = fixture.is_gone("nodestate", "d1", limit(20)).await;
+    assert!(gone < Duration::from_secs(6), "{gone:?}");
+    controller.wait_for_log(Duration::from_secs(5), "node d1 has been gone for 3s");
+}
