@@ -107,8 +107,8 @@ bench: ## Measure, in the instruction-counting VM, and write docs/benchmarks.md
 	benches/run
 
 .PHONY: image-binary
-image-binary: ## The static binary for the container image
-	deploy/image/build-binary target/image/weir
+image-binary: ## The static binary for the container image; ARCHITECTURE=arm64 for another machine's
+	deploy/image/build-binary target/image/weir $(ARCHITECTURE)
 
 # The service is checked where the package puts it, beside this host's own units; a word that systemd does not know is to it
 # only a warning.
