@@ -14,10 +14,12 @@ mod control_plane;
 mod lab;
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use control_plane::{BoundTo, ControlPlane, ServiceAccountAccess, succeeded};
 use lab::poll::eventually;
+use lab::process::Process;
 use lab::remote::{Boot, Program, Vm};
 use serde_json::Value;
 
@@ -110,6 +112,25 @@ async fn start_agent<'vm>(control_plane: &ControlPlane, vm: &'vm Vm, node: &str)
          weir agent --state-dir /run/weir-{node} --audit-interval {AUDIT}"
     );
     vm.start(Some(node), &["sh", "-c", &line])
+}
+
+/// The controller on this host, with the rights that its pod would have.
+async fn start_controller(control_plane: &ControlPlane) -> Process {
+    let access = ServiceAccountAccess {
+        namespace: NAMESPACE,
+        name: "weir-controller",
+        bound_to: BoundTo::ServiceAccount,
+        audiences: &[],
+        server: None,
+    };
+    let kubeconfig = control_plane.folder().join("controller.kubeconfig");
+    let text = control_plane.kubeconfig_for_service_account(&access).await;
+    std::fs::write(&kubeconfig, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    command
+        .args(["controller", "--identity", "host"])
+        .env("KUBECONFIG", kubeconfig);
+    Process::start(&mut command)
 }
 
 /// Waits for something in a node's table, as `weir table` prints it.
@@ -210,6 +231,7 @@ async fn manifests_that_are_applied_become_traffic_and_leave_nothing_when_delete
     for node in NODES {
         agents.push(start_agent(&control_plane, &vm, node).await);
     }
+    let controller = start_controller(&control_plane).await;
     let foreign = "ipvsadm -A -t 10.9.9.9:9 -s rr";
     vm.sh("d1", foreign);
 
@@ -265,10 +287,38 @@ async fn manifests_that_are_applied_become_traffic_and_leave_nothing_when_delete
         |state| state["arpSuppression"][0] == "Nftables",
     )
     .await;
-    let listed = kubectl(&control_plane, &["get", "ivs", "-n", "shop"]).await;
+    let ready = [
+        "wait",
+        "ivs",
+        "--all",
+        "-n",
+        "shop",
+        "--for=condition=Ready",
+        "--timeout=60s",
+    ];
+    kubectl(&control_plane, &ready).await;
+    let listed = kubectl(&control_plane, &["get", "ivs", "-n", "shop", "-o", "wide"]).await;
     for words in [
-        ["web", "10.0.0.200", "DirectRoute", "wlc"],
-        ["api", "10.0.0.201", "Masquerade", "rr"],
+        [
+            "web",
+            "10.0.0.200",
+            "80/TCP",
+            "DirectRoute",
+            "d1",
+            "3/3",
+            "True",
+            "wlc",
+        ],
+        [
+            "api",
+            "10.0.0.201",
+            "80/TCP",
+            "Masquerade",
+            "d1",
+            "3/3",
+            "True",
+            "rr",
+        ],
     ] {
         let line = listed
             .lines()
@@ -276,6 +326,27 @@ async fn manifests_that_are_applied_become_traffic_and_leave_nothing_when_delete
             .unwrap_or_default();
         assert!(words.iter().all(|word| line.contains(word)), "{listed}");
     }
+
+    // A real server that is deleted stays until the directors have nothing of it any more.
+    let web_3 = kubectl(
+        &control_plane,
+        &["get", "irs", "web-3", "-n", "shop", "-o", "json"],
+    )
+    .await;
+    assert!(web_3.contains("weir.dev/drain"), "{web_3}");
+    kubectl(
+        &control_plane,
+        &["delete", "irs", "web-3", "-n", "shop", "--timeout=30s"],
+    )
+    .await;
+    assert!(
+        !vm.sh("d1", "weir table").contains("10.0.0.13:80"),
+        "it has left before its object"
+    );
+    kubectl(&control_plane, &["apply", "-f", &examples]).await;
+    wait_for_table(&vm, "d1", "web-3 is back", &agents, |table| {
+        table.contains("10.0.0.13:80")
+    });
 
     // Without the API server the agents go on: what somebody deletes comes back.
     control_plane.stop_api_server().await;
@@ -315,9 +386,13 @@ async fn manifests_that_are_applied_become_traffic_and_leave_nothing_when_delete
         "{{addresses: [10.1.0.11]}}, {ends}, {{addresses: [10.1.0.13]}}"
     )))
     .await;
-    wait_for_table(&vm, "d1", "a third endpoint", &agents, |table| {
-        table.matches("-> 10.1.0.1").count() == 3 + 3
-    });
+    wait_for_table(
+        &vm,
+        "d1",
+        "a third endpoint, and the second has left",
+        &agents,
+        |table| table.matches("-> 10.1.0.1").count() == 3 + 2,
+    );
     let names: Vec<String> = answers(&vm, PODS_VIP);
     assert!(
         names.len() == 2 && names.iter().all(|line| !line.ends_with("rs2")),
@@ -331,6 +406,8 @@ async fn manifests_that_are_applied_become_traffic_and_leave_nothing_when_delete
     });
     wait_for_slice_watchers(&control_plane, watchers).await;
 
+    // Nothing of all this depends on the controller.
+    drop(controller);
     // An agent that is killed leaves the table; the next one takes it over.
     agents[0].signal(rustix::process::Signal::KILL);
     eventually(TIMEOUT, "the agent has ended", || agents[0].ended());
@@ -372,6 +449,7 @@ async fn manifests_that_are_applied_become_traffic_and_leave_nothing_when_delete
     })
     .await;
 
+    let _controller = start_controller(&control_plane).await;
     // Deleted: nothing of ours is left, and what is not ours is.
     kubectl(&control_plane, &["delete", "-f", &examples]).await;
     wait_for_table(&vm, "d2", "nothing is left", &agents, |table| {
