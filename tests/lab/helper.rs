@@ -6,12 +6,14 @@
 #[path = "mod.rs"]
 mod lab;
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, ExitCode};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 
 use lab::client::{Held, Histogram, Probe, Protocol};
 use lab::execd;
@@ -40,6 +42,8 @@ enum Act {
         #[arg(long)]
         udp: Vec<IpAddr>,
     },
+    /// Do nothing: what holds a pod's namespaces together
+    Pause,
     /// Ask a number of times, and print who answered how often
     Client {
         to: SocketAddr,
@@ -48,7 +52,7 @@ enum Act {
         #[command(flatten)]
         how: How,
     },
-    /// Hold TCP connections open, and ask on them again after some seconds
+    /// Hold TCP connections open, and ask on them again after some seconds or SIGTERM
     Hold {
         to: SocketAddr,
         #[arg(short = 'n', default_value_t = 9)]
@@ -58,7 +62,7 @@ enum Act {
         #[command(flatten)]
         how: How,
     },
-    /// Ask at an interval for some seconds, and print the outages
+    /// Ask at an interval for some seconds or until SIGTERM, and print the outages
     Probe {
         to: SocketAddr,
         #[arg(long, default_value_t = 10)]
@@ -141,11 +145,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn act(netns: &Netns, act: Act) -> std::io::Result<ExitCode> {
+fn act(netns: &Netns, act: Act) -> io::Result<ExitCode> {
     match act {
         Act::Serve { name, port, udp } => {
             let _server = Server::start_named(netns, &name, port, &udp);
-            wait_for_ever()
+            wait_for_sigterm(Duration::MAX)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Act::Pause => {
+            wait_for_sigterm(Duration::MAX)?;
+            Ok(ExitCode::SUCCESS)
         }
         Act::Client { to, questions, how } => {
             let seen = Histogram::ask(netns, how.protocol(), to, questions, how.timeout());
@@ -164,7 +173,7 @@ fn act(netns: &Netns, act: Act) -> std::io::Result<ExitCode> {
         } => {
             let mut held = Held::open(netns, to, connections, how.timeout())?;
             println!("open: {:?}", held.by_name());
-            thread::sleep(Duration::from_secs(seconds));
+            wait_for_sigterm(Duration::from_secs(seconds))?;
             let survey = held.survey();
             println!("alive: {}, broken: {:?}", survey.alive, survey.broken);
             Ok(if survey.broken.is_empty() {
@@ -181,7 +190,7 @@ fn act(netns: &Netns, act: Act) -> std::io::Result<ExitCode> {
         } => {
             let every = Duration::from_millis(every);
             let probe = Probe::start(netns, how.protocol(), to, every, how.timeout());
-            thread::sleep(Duration::from_secs(seconds));
+            wait_for_sigterm(Duration::from_secs(seconds))?;
             let seen = probe.stop();
             println!(
                 "asked: {}, answered: {}, outages: {:?}",
@@ -203,7 +212,8 @@ fn act(netns: &Netns, act: Act) -> std::io::Result<ExitCode> {
             let topology = build_topology();
             let Some((program, arguments)) = command.split_first() else {
                 print_topology(&topology);
-                wait_for_ever()
+                wait_for_sigterm(Duration::MAX)?;
+                return Ok(ExitCode::SUCCESS);
             };
             let status = Command::new(program).args(arguments).status()?;
             Ok(ExitCode::from(status.code().map_or(1, |code| code as u8)))
@@ -234,8 +244,16 @@ fn print_topology(topology: &Topology) {
     }
 }
 
-fn wait_for_ever() -> ! {
-    loop {
-        thread::park();
-    }
+/// Waits for SIGTERM, and no longer than this. The first process of a container has to ask for it: no signal ends it by
+/// itself.
+fn wait_for_sigterm(limit: Duration) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        // Whichever comes first.
+        let _ = timeout(limit, terminate.recv()).await;
+        Ok(())
+    })
 }

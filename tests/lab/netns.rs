@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::panic;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -96,6 +97,10 @@ impl Netns {
 
     /// Moves the calling thread into the namespace, for good.
     pub fn enter(&self) {
+        // A container is where it is, and has not the right to move.
+        if same_file(&self.handle, &own_namespace()) {
+            return;
+        }
         move_into_link_name_space(self.handle.as_fd(), Some(LinkNameSpaceType::Network))
             .expect("root may enter a network namespace");
     }
@@ -144,6 +149,11 @@ pub fn write_sysctl(path: &str, value: &str) {
 
 fn own_namespace() -> File {
     File::open("/proc/thread-self/ns/net").unwrap()
+}
+
+fn same_file(one: &File, other: &File) -> bool {
+    let key = |file: &File| file.metadata().map(|found| (found.dev(), found.ino())).unwrap();
+    key(one) == key(other)
 }
 
 /// Runs `act` on a thread of its own; its panic becomes ours.
