@@ -58,8 +58,23 @@ pub(crate) fn api_server(port: u16) -> Vec<String> {
 
 /// kube-controller-manager with these controllers only, on this port of 127.0.0.1.
 pub(crate) fn controller_manager(port: u16, controllers: &[&str]) -> Vec<String> {
-    vec![
+    let own = vec![
         format!("--controllers={}", controllers.join(",")),
+        "--root-ca-file=ca.crt".into(),
+        "--service-account-private-key-file=token.key".into(),
+        format!("--service-cluster-ip-range={SERVICE_RANGES}"),
+    ];
+    [beside_the_api_server(port), own].concat()
+}
+
+/// kube-scheduler, on this port of 127.0.0.1.
+pub(crate) fn scheduler(port: u16) -> Vec<String> {
+    beside_the_api_server(port)
+}
+
+/// What the controller-manager and the scheduler have in common.
+fn beside_the_api_server(port: u16) -> Vec<String> {
+    vec![
         "--kubeconfig=admin.kubeconfig".into(),
         "--authentication-kubeconfig=admin.kubeconfig".into(),
         "--authorization-kubeconfig=admin.kubeconfig".into(),
@@ -67,9 +82,6 @@ pub(crate) fn controller_manager(port: u16, controllers: &[&str]) -> Vec<String>
         format!("--secure-port={port}"),
         "--tls-cert-file=server.crt".into(),
         "--tls-private-key-file=server.key".into(),
-        "--root-ca-file=ca.crt".into(),
-        "--service-account-private-key-file=token.key".into(),
-        format!("--service-cluster-ip-range={SERVICE_RANGES}"),
         // There is no other one to elect against.
         "--leader-elect=false".into(),
     ]

@@ -11,9 +11,9 @@
 //! control_plane.start_api_server().await;
 //! ```
 //!
-//! There is no node, no kubelet and no scheduler: a Pod stays Pending unless the test writes its status. There are
-//! no controllers either, unless the test asks for them by name ([`ControlPlane::with_controller_manager`]): a
-//! namespace does not get its `default` ServiceAccount, owner references are not collected, and EndpointSlices are
+//! There is no node and no kubelet, and no scheduler unless the test asks for it: a Pod stays Pending unless the test
+//! writes its status. (`tests/lab/nodes.rs` has nodes that run pods.) There are no controllers either, unless the test
+//! asks for them by name ([`ControlPlane::with_controller_manager`]): a namespace does not get its `default` ServiceAccount, owner references are not collected, and EndpointSlices are
 //! what the test writes. The test has the API to itself.
 //!
 //! A control plane belongs to the test that starts it: its client works on that test's tokio runtime only.
@@ -64,7 +64,7 @@ pub(crate) use wait::{limit, until};
 pub(crate) struct ControlPlane {
     client: Client,
     // The order is the order of dropping: servers before what they talk to, the folder last.
-    controller_manager: Option<(Server, ReservedPort)>,
+    beside_the_api_server: Vec<(Server, ReservedPort)>,
     api_server: Option<Server>,
     _etcd: Server,
     port: ReservedPort,
@@ -87,7 +87,7 @@ impl ControlPlane {
 
         let mut control_plane = Self {
             client: access::client(&admin).await,
-            controller_manager: None,
+            beside_the_api_server: Vec::new(),
             api_server: None,
             _etcd: Server::start("etcd", arguments::etcd(), layout.folder()),
             port,
@@ -103,13 +103,22 @@ impl ControlPlane {
     /// `&["namespace-controller", "garbage-collector-controller"]`, and returns when it is healthy.
     ///
     /// A started controller still has to fill its caches: poll for what it does.
-    pub(crate) async fn with_controller_manager(mut self, controllers: &[&str]) -> Self {
+    pub(crate) async fn with_controller_manager(self, controllers: &[&str]) -> Self {
+        let arguments = |port| arguments::controller_manager(port, controllers);
+        self.with("kube-controller-manager", arguments).await
+    }
+
+    /// Starts kube-scheduler and returns when it is healthy.
+    pub(crate) async fn with_scheduler(self) -> Self {
+        self.with("kube-scheduler", arguments::scheduler).await
+    }
+
+    async fn with(mut self, name: &'static str, arguments: impl FnOnce(u16) -> Vec<String>) -> Self {
         let port = ReservedPort::take();
-        let arguments = arguments::controller_manager(port.number(), controllers);
-        let mut server = Server::start("kube-controller-manager", arguments, self.layout.folder());
+        let mut server = Server::start(name, arguments(port.number()), self.layout.folder());
         let health = access::client(&admin_kubeconfig(&self.authority, &port)).await;
         answers_ok(&mut server, &health, "healthz").await;
-        self.controller_manager = Some((server, port));
+        self.beside_the_api_server.push((server, port));
         self
     }
 
