@@ -15,6 +15,7 @@
 //! | `sniff` | frames as they pass an interface; who answers ARP or neighbour solicitations for an address |
 //! | `poll` | wait for a condition, never for a time |
 //! | `execd`, `remote` | run commands in the VM from a test on the host: the daemon and its client |
+//! | `nodes` | Kubernetes nodes in the VM, which run pods |
 //! | `helper.rs` | the program `lab`: all of this from a shell |
 //! | `setup`, `run`, `runner`, `cargo`, `init` | the VM itself |
 //!
@@ -34,6 +35,7 @@ pub mod client;
 pub mod execd;
 pub mod fleet;
 pub mod netns;
+pub mod nodes;
 pub mod poll;
 pub mod process;
 pub mod remote;

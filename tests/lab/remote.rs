@@ -30,6 +30,8 @@ pub struct Boot {
     pub files: Vec<(PathBuf, String)>,
     /// Ports of the host (on 127.0.0.1), and those of the VM's own namespace that they lead to.
     pub forwards: Vec<(u16, u16)>,
+    /// Further options of `tests/lab/run`.
+    pub options: Vec<String>,
 }
 
 /// A running VM; it is ended on drop.
@@ -79,6 +81,7 @@ impl Vm {
         if let Some(kernel) = &boot.kernel {
             run.args(["--kernel", kernel]);
         }
+        run.args(&boot.options);
         run.args(["--", "lab", "execd", "--topology", "--host", &PORT.to_string()]);
         run.stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
@@ -113,6 +116,18 @@ impl Vm {
         match self.request(&Request::Run(call(netns, argv))) {
             Answer::Ended(output) => output,
             other => panic!("{argv:?}: {other:?}"),
+        }
+    }
+
+    /// As [`Self::run`], for who must not panic.
+    ///
+    /// # Errors
+    ///
+    /// The VM does not answer, or the program cannot be run.
+    pub fn try_run(&self, netns: Option<&str>, argv: &[&str]) -> io::Result<Output> {
+        match self.try_request(&Request::Run(call(netns, argv)))? {
+            Answer::Ended(output) => Ok(output),
+            other => Err(io::Error::other(format!("{other:?}"))),
         }
     }
 
