@@ -49,7 +49,7 @@ programs:
 	cargo test --no-run --quiet
 
 .PHONY: test
-test: lint test-quick test-kernel test-control-plane test-cluster test-demo ## Everything, from a fresh clone
+test: lint test-quick test-kernel test-control-plane test-cluster test-real-nodes test-demo ## Everything, from a fresh clone
 
 .PHONY: test-quick
 test-quick: ## What needs neither VM nor control plane
@@ -76,6 +76,12 @@ test-cluster: programs ## A real API server, agents in the VM, traffic
 	tests/tools/build
 	tests/lab/setup >/dev/null
 	cargo test --quiet --test cluster -- --include-ignored
+
+.PHONY: test-real-nodes
+test-real-nodes: programs ## The chart's pods on Kubernetes nodes in the VM
+	tests/tools/build
+	tests/lab/setup >/dev/null
+	cargo test --quiet --test real_nodes -- --include-ignored
 
 .PHONY: test-demo
 test-demo: ## That the demo tells its story, without the pauses
