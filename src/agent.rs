@@ -423,10 +423,10 @@ fn tell(pass: &Pass, audit: bool) {
         info!("{change}");
     }
     for change in &pass.changes {
-        debug!("{change}");
+        debug!(service = %change.service(), "{change}");
     }
     for key in &pass.adopted {
-        warn!("{key} was in the kernel already and is wanted: it is Weir's from now on");
+        warn!(service = %key, "{key} was in the kernel already and is wanted: it is Weir's from now on");
     }
     let changes = pass.changes.len() - pass.failures.len();
     if audit && changes > 0 {
@@ -474,10 +474,14 @@ fn tell_news(last: &Report, report: &Report) {
         }
     }
     for finding in report.findings.difference(&last.findings) {
-        warn!("{finding}");
+        let (object, reason) = (&finding.object, finding.reason.word());
+        let (kind, namespace, name) = (object.kind.name(), object.namespace.as_deref(), &*object.name);
+        warn!(kind, namespace, name, reason, "{finding}");
     }
     for finding in last.findings.difference(&report.findings) {
-        info!("no longer: {finding}");
+        let (object, reason) = (&finding.object, finding.reason.word());
+        let (kind, namespace, name) = (object.kind.name(), object.namespace.as_deref(), &*object.name);
+        info!(kind, namespace, name, reason, "no longer: {finding}");
     }
     for obstacle in report.obstacles.difference(&last.obstacles) {
         warn!("{obstacle}");
