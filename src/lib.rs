@@ -33,6 +33,7 @@
 //! | [`agent`] | when to pass over what | driver |
 //! | [`status`], [`publish`] | the agent's report → NodeState | pure; I/O |
 //! | [`controller`] | all nodes' reports → the status of each object | driver; pure but for `source`, `write` |
+//! | [`metrics`], [`serve`] | what a process tells Prometheus; the HTTP server for that | I/O |
 //! | [`cli`], [`telemetry`] | the command line; logs | |
 //! | [`digest`] | a digest that is the same everywhere | pure |
 //!
@@ -46,11 +47,13 @@ pub mod digest;
 pub mod host;
 pub mod ipvs;
 pub mod ledger;
+pub mod metrics;
 pub mod netlink;
 pub mod nft;
 pub mod plan;
 pub mod publish;
 pub mod reconcile;
+pub mod serve;
 pub mod source;
 pub mod status;
 pub mod telemetry;

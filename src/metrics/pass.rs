@@ -1,0 +1,267 @@
+//! What the agent's loop does, as numbers: it hands over what happened, and here it is counted.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use tokio::time::Instant;
+
+use crate::host::HostChange;
+use crate::ipvs::{Change, ChangeError};
+use crate::reconcile::{Pass, PassError};
+
+use super::Label;
+
+/// In seconds: a pass over one changed object takes milliseconds, one over ten thousand services seconds.
+const DURATIONS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0];
+const LATENCIES: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+type Counters<const LABELS: usize> = Family<[Label; LABELS], Counter>;
+
+/// What the agent's loop tells of itself. Clones share their numbers.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    durations: Family<[Label; 1], Histogram, fn() -> Histogram>,
+    errors: Counters<1>,
+    latency: Histogram,
+    waiting: Waiting,
+    requests: Counters<1>,
+    refusals: Counters<2>,
+    corrections: Counters<1>,
+    steps: Counters<1>,
+}
+
+/// Which pass it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// Over everything, or over some virtual services.
+    pub everything: bool,
+    /// An audit: nothing was asked for, so what differed was changed by somebody else.
+    pub audit: bool,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            durations: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
+            errors: from_zero("reason", ["host", "ipvs", "ledger"]),
+            latency: Histogram::new(LATENCIES),
+            waiting: Waiting::default(),
+            requests: from_zero(
+                "op",
+                [
+                    "add_service",
+                    "edit_service",
+                    "delete_service",
+                    "add_destination",
+                    "edit_destination",
+                    "delete_destination",
+                ],
+            ),
+            refusals: Family::default(),
+            corrections: from_zero("kind", ["added", "changed", "removed"]),
+            steps: Family::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Takes in a pass that was made, or not, and how long that took.
+    pub fn passed(&self, kind: Kind, took: Duration, result: &Result<Pass, PassError>) {
+        let scope = if kind.everything { "all" } else { "some" };
+        let duration = self.durations.get_or_create(&[("scope", scope.into())]);
+        duration.observe(took.as_secs_f64());
+        match result {
+            Ok(pass) => {
+                if let Some(since) = self.waiting.lock().take() {
+                    self.latency.observe(since.elapsed().as_secs_f64());
+                }
+                self.count(pass, kind.audit);
+            }
+            Err(error) => increase(&self.errors, [("reason", reason(error).into())], 1),
+        }
+    }
+
+    /// Takes in that there has been news since a time: it waits for a pass that brings it into the kernel.
+    pub fn arrived(&self, since: Instant) {
+        self.waiting.lock().get_or_insert(since);
+    }
+
+    /// Takes in that no news waits any more, be it that it concerned nothing here.
+    pub fn settled(&self) {
+        self.waiting.lock().take();
+    }
+
+    fn count(&self, pass: &Pass, audit: bool) {
+        let asked = tally(pass.changes.iter().map(op));
+        let refused = tally(pass.failures.iter().map(|failure| op(&failure.change)));
+        for (op, count) in &asked {
+            increase(&self.requests, [("op", (*op).into())], *count);
+        }
+        for failure in &pass.failures {
+            let labels = [
+                ("op", op(&failure.change).into()),
+                ("errno", errno(&failure.error)),
+            ];
+            increase(&self.refusals, labels, 1);
+        }
+        if audit {
+            for (op, count) in asked {
+                let made = count.saturating_sub(refused.get(op).copied().unwrap_or_default());
+                increase(&self.corrections, [("kind", correction(op).into())], made);
+            }
+        }
+        for (step, count) in tally(pass.steps.all().map(step)) {
+            increase(&self.steps, [("step", step.into())], count);
+        }
+    }
+
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register_with_unit(
+            "reconcile_duration",
+            "Time of a pass over all virtual services or over some",
+            Unit::Seconds,
+            self.durations.clone(),
+        );
+        registry.register(
+            "reconcile_errors",
+            "Passes that could not be made",
+            self.errors.clone(),
+        );
+        registry.register_with_unit(
+            "programming_latency",
+            "Time from the arrival of news to the end of the pass that programmed it",
+            Unit::Seconds,
+            self.latency.clone(),
+        );
+        registry.register_collector(Box::new(self.waiting.clone()));
+        registry.register(
+            "netlink_requests",
+            "Changes of the table that the kernel was asked for",
+            self.requests.clone(),
+        );
+        registry.register(
+            "netlink_errors",
+            "Changes of the table that the kernel refused",
+            self.refusals.clone(),
+        );
+        registry.register(
+            "kernel_drift_corrections",
+            "Entries of the table that audits had to repair",
+            self.corrections.clone(),
+        );
+        registry.register("node_steps", "Steps taken around the table", self.steps.clone());
+    }
+}
+
+/// When the oldest news came that no pass has brought into the kernel yet.
+#[derive(Debug, Clone, Default)]
+struct Waiting(Arc<Mutex<Option<Instant>>>);
+
+impl Waiting {
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Collector for Waiting {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let seconds = self.lock().map_or(0.0, |since| since.elapsed().as_secs_f64());
+        let help =
+            "For how long the oldest news that is not programmed yet has been waiting; 0 if nothing is.";
+        encoder
+            .encode_descriptor("config_pending", help, Some(&Unit::Seconds), MetricType::Gauge)?
+            .encode_gauge(&seconds)
+    }
+}
+
+/// What first appears with its first increment hides it from `increase()`.
+fn from_zero<const N: usize>(label: &'static str, values: [&'static str; N]) -> Counters<1> {
+    let family = Counters::default();
+    for value in values {
+        increase(&family, [(label, value.into())], 0);
+    }
+    family
+}
+
+fn increase<const N: usize>(family: &Counters<N>, labels: [Label; N], by: u64) {
+    family.get_or_create(&labels).inc_by(by);
+}
+
+fn tally(words: impl Iterator<Item = &'static str>) -> BTreeMap<&'static str, u64> {
+    let mut tally = BTreeMap::new();
+    for word in words {
+        *tally.entry(word).or_default() += 1;
+    }
+    tally
+}
+
+fn op(change: &Change) -> &'static str {
+    match change {
+        Change::AddService { .. } => "add_service",
+        Change::EditService { .. } => "edit_service",
+        Change::DeleteService { .. } => "delete_service",
+        Change::AddDestination { .. } => "add_destination",
+        Change::EditDestination { .. } => "edit_destination",
+        Change::DeleteDestination { .. } => "delete_destination",
+    }
+}
+
+/// What an audit did about what somebody else had done.
+fn correction(op: &str) -> &'static str {
+    match op.split_once('_') {
+        Some(("add", _)) => "added",
+        Some(("delete", _)) => "removed",
+        _ => "changed",
+    }
+}
+
+fn step(change: &HostChange) -> &'static str {
+    match change {
+        HostChange::SetSysctl { .. } => "set_sysctl",
+        HostChange::RestoreSysctl { .. } => "restore_sysctl",
+        HostChange::AddLink { .. } => "add_link",
+        HostChange::DeleteLink { .. } => "delete_link",
+        HostChange::AddAddress(_) => "add_address",
+        HostChange::DeleteAddress(_) => "delete_address",
+        HostChange::OpenGuePort(_) => "open_gue_port",
+        HostChange::CloseGuePort(_) => "close_gue_port",
+        HostChange::ChangeRules(_) => "change_rules",
+        HostChange::Announce(_) => "announce",
+    }
+}
+
+fn reason(error: &PassError) -> &'static str {
+    match error {
+        PassError::Ipvs(_) => "ipvs",
+        PassError::Host(_) => "host",
+        PassError::Ledger(_) => "ledger",
+    }
+}
+
+/// The kernel's name of an error, where it has a common one.
+fn errno(error: &ChangeError) -> Cow<'static, str> {
+    match error {
+        ChangeError::AlreadyThere => "EEXIST".into(),
+        ChangeError::NotThere | ChangeError::NoScheduler(_) | ChangeError::NoSchedulerOrEngine { .. } => {
+            "ENOENT".into()
+        }
+        ChangeError::NotPermitted => "EPERM".into(),
+        ChangeError::NoFamily(_) => "EAFNOSUPPORT".into(),
+        ChangeError::NoProtocol => "EPROTONOSUPPORT".into(),
+        ChangeError::Invalid => "EINVAL".into(),
+        ChangeError::Thresholds => "ERANGE".into(),
+        ChangeError::Skipped => "skipped".into(),
+        ChangeError::Unknown(_) => "unknown".into(),
+        ChangeError::Other(number) => number.to_string().into(),
+    }
+}
