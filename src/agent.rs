@@ -21,8 +21,10 @@ use tracing::{debug, error, info, warn};
 use crate::host::preflight::Check;
 use crate::host::{ArpMethod, HostFailure, HostStore};
 use crate::ipvs::{IpvsError, SyncDaemonRole, TableStore};
+use crate::metrics::{self, Metrics};
 use crate::plan::{Finding, Generations, NamespacedName, Role, Scope};
 use crate::reconcile::{Pass, Reconciler};
+use crate::serve::Vitals;
 use crate::source::SourceEvent;
 
 /// The first wait before something that failed is tried again; it doubles up to the audit interval.
@@ -105,6 +107,8 @@ pub struct Agent<S, H> {
     next_audit: Instant,
     /// How many announcements are left, and when the next one is due.
     announcements: Option<(u8, Instant)>,
+    metrics: Metrics,
+    vitals: Vitals,
     reports: watch::Sender<Report>,
 }
 
@@ -130,6 +134,8 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
             next_retry: None,
             next_audit: Instant::now() + audit_interval,
             announcements: None,
+            metrics: Metrics::default(),
+            vitals: Vitals::new(),
             reports,
         }
     }
@@ -142,21 +148,35 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
         }
     }
 
+    /// Lets others see what the agent does, and that it does something.
+    pub fn watched_by(self, metrics: Metrics, vitals: Vitals) -> Self {
+        Self {
+            metrics,
+            vitals,
+            ..self
+        }
+    }
+
     /// Runs until the token is cancelled or the source ends. The table stays as it is then.
     pub async fn run(mut self, mut events: mpsc::Receiver<SourceEvent>, shutdown: CancellationToken) {
+        // When the pass began during which the next event came, if one did: it cannot have come before.
+        let mut came = None;
         loop {
+            self.vitals.beat();
             let next_look = self.reconciler.as_ref().and_then(Reconciler::next_look);
             let due = [
                 self.next_retry,
                 self.announcements.map(|(_, due)| due),
                 next_look.map(Instant::from_std),
             ];
-            let wake = due.into_iter().flatten().fold(self.next_audit, Instant::min);
+            let latest = self.next_audit.min(Instant::now() + Vitals::INTERVAL);
+            let wake = due.into_iter().flatten().fold(latest, Instant::min);
             let mut audit = false;
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 event = events.recv() => {
                     let Some(event) = event else { return };
+                    self.metrics.arrived(came.take().unwrap_or_else(Instant::now));
                     self.take(event);
                     while let Ok(event) = events.try_recv() {
                         self.take(event);
@@ -168,7 +188,14 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
                 }
             }
             if self.complete && !self.scope.is_empty() && !self.lacks_endpoints() && !self.waits() {
+                let began = Instant::now();
                 self.pass(audit).await;
+                if !events.is_empty() {
+                    came.get_or_insert(began);
+                }
+            }
+            if self.complete && self.scope.is_empty() {
+                self.metrics.settled();
             }
             self.report();
         }
@@ -241,20 +268,23 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
         self.judge(&mut reconciler);
         let scope = std::mem::take(&mut self.scope);
         let everything = scope == Scope::All;
-        let now = Instant::now().into_std();
+        let began = Instant::now();
         let passed = blocking(move || {
-            let result = reconciler.pass(&scope, now);
+            let result = reconciler.pass(&scope, began.into_std());
             (reconciler, scope, result)
         });
         let Some((reconciler, scope, result)) = passed.await else {
             return;
         };
+        let kind = metrics::Kind { everything, audit };
+        self.metrics.passed(kind, began.elapsed(), &result);
         if everything {
             self.next_audit = Instant::now() + jittered(self.audit_interval, &reconciler.node().name);
         }
         let again = match result {
             Ok(pass) => {
                 self.stopped_by = None;
+                self.vitals.ready();
                 tell(&pass, audit);
                 if !reconciler.taken().is_empty() {
                     self.announcements = Some((ANNOUNCEMENTS, Instant::now() + ANNOUNCEMENT_INTERVAL));

@@ -7,11 +7,14 @@ use crate::ipvs::{
     SyncDaemonRole, Table, TableStore, Timeouts,
 };
 use crate::ledger::Ledger;
+use crate::metrics::{Listeners, PerRealServer};
 use crate::plan::{Directing, MarkMask, Node, ObjectRef, Update};
 
 struct Running {
     events: mpsc::Sender<SourceEvent>,
     reports: watch::Receiver<Report>,
+    metrics: Metrics,
+    vitals: Vitals,
     shutdown: CancellationToken,
     task: tokio::task::JoinHandle<()>,
     _directory: tempfile::TempDir,
@@ -45,7 +48,9 @@ impl Running {
         let (events, received) = mpsc::channel(16);
         let (sender, reports) = watch::channel(Report::default());
         let shutdown = CancellationToken::new();
-        let mut agent = Agent::new(reconciler, Duration::from_secs(60), sender);
+        let (metrics, vitals) = (Metrics::default(), Vitals::new());
+        let mut agent = Agent::new(reconciler, Duration::from_secs(60), sender)
+            .watched_by(metrics.clone(), vitals.clone());
         if let Some(endpoints) = endpoints {
             agent = agent.asking_for_endpoints(endpoints);
         }
@@ -53,6 +58,8 @@ impl Running {
         Self {
             events,
             reports,
+            metrics,
+            vitals,
             shutdown,
             task,
             _directory: directory,
@@ -61,6 +68,17 @@ impl Running {
 
     async fn send(&self, event: SourceEvent) {
         self.events.send(event).await.unwrap();
+    }
+
+    /// The value of a metric without labels but for the node.
+    fn metric(&self, name: &str) -> f64 {
+        let nothing = Listeners::new(MemoryTable::default(), self._directory.path(), PerRealServer::Off);
+        let registry = metrics::agent_registry("d1", &self.metrics, self.reports.clone(), nothing);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let start = format!("{name}{{node=\"d1\"}} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&start));
+        value.unwrap().parse().unwrap()
     }
 
     async fn until(&mut self, is_so: impl FnMut(&Report) -> bool) -> Report {
@@ -88,6 +106,7 @@ async fn before_the_source_is_complete_audits_pass_by_without_a_pass() {
     let agent = Running::start();
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert!(!agent.reports.borrow().complete);
+    assert!(agent.vitals.is_alive() && !agent.vitals.is_ready());
     agent.shutdown.cancel();
     agent.task.await.unwrap();
 }
@@ -170,9 +189,12 @@ async fn nothing_is_planned_while_endpoints_are_wanted_and_not_known() {
 }
 
 /// A kernel that gets its missing scheduler after some tries.
+#[derive(Default)]
 struct Mending {
     table: MemoryTable,
     tries: usize,
+    /// Where it says that it has been asked for changes, and waits until it may make them.
+    gate: Option<(mpsc::UnboundedSender<()>, std::sync::mpsc::Receiver<()>)>,
 }
 
 impl TableStore for Mending {
@@ -205,6 +227,10 @@ impl TableStore for Mending {
     }
 
     fn apply(&mut self, changes: &[Change]) -> Outcome {
+        if let Some((asked, may)) = &self.gate {
+            // Nobody holds it up any more when the other ends are gone.
+            let _ = (asked.send(()), may.recv());
+        }
         let outcome = self.table.apply(changes);
         self.tries = self.tries.saturating_sub(outcome.failures.len());
         if self.tries == 0 {
@@ -220,7 +246,11 @@ async fn what_the_kernel_refuses_is_tried_again_though_there_is_other_news() {
         missing_schedulers: vec![Scheduler::RoundRobin],
         ..MemoryTable::default()
     };
-    let mut agent = Running::with(Mending { table, tries: 3 });
+    let mut agent = Running::with(Mending {
+        table,
+        tries: 3,
+        gate: None,
+    });
     agent
         .send(SourceEvent::Updates(vec![service("refused", 80, "rr")]))
         .await;
@@ -241,6 +271,33 @@ async fn what_the_kernel_refuses_is_tried_again_though_there_is_other_news() {
         "before the first audit: {:?}",
         start.elapsed()
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn news_that_comes_during_a_pass_counts_from_its_beginning() {
+    let (asked, mut passes) = mpsc::unbounded_channel();
+    let (let_go, may) = std::sync::mpsc::channel();
+    let mut agent = Running::with(Mending {
+        gate: Some((asked, may)),
+        ..Mending::default()
+    });
+    agent
+        .send(SourceEvent::Updates(vec![service("one", 80, "rr")]))
+        .await;
+    agent.send(SourceEvent::Complete { unread: false }).await;
+    passes.recv().await;
+    agent
+        .send(SourceEvent::Updates(vec![service("two", 81, "rr")]))
+        .await;
+    tokio::time::advance(Duration::from_secs(5)).await;
+    drop(let_go);
+    agent
+        .until(|report| report.complete && report.programmed.services == 2)
+        .await;
+    assert!(agent.vitals.is_ready());
+    assert_eq!(agent.metric("weir_programming_latency_seconds_count"), 2.0);
+    assert_eq!(agent.metric("weir_programming_latency_seconds_sum"), 10.0);
+    assert_eq!(agent.metric("weir_config_pending_seconds"), 0.0);
 }
 
 fn service(name: &str, port: u16, algorithm: &str) -> Update {

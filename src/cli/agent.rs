@@ -1,10 +1,12 @@
 //! `weir agent`: keeps this node's table as the objects say.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -13,9 +15,11 @@ use crate::agent::{Agent, Report};
 use crate::host::{HostError, KernelHost};
 use crate::ipvs::KernelTable;
 use crate::ledger::{Ledger, LedgerState};
+use crate::metrics::{Exposition, Listeners, Metrics, PerRealServer, agent_registry};
 use crate::plan::{Directing, MarkMask, Node};
 use crate::publish;
 use crate::reconcile::Reconciler;
+use crate::serve::{self, Vitals};
 use crate::source::{cluster, folder};
 use crate::telemetry::{self, LogFormat};
 
@@ -47,6 +51,12 @@ pub(super) struct AgentArguments {
     /// Own the whole table: delete every entry that no object asks for, whoever made it
     #[arg(long)]
     exclusive: bool,
+    /// Serve /metrics, /healthz and /readyz on this address, such as [::]:9440
+    #[arg(long, value_name = "ADDRESS:PORT", env = "WEIR_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Which real servers have metrics of their own
+    #[arg(long, value_enum, default_value_t, env = "WEIR_METRICS_PER_REAL_SERVER")]
+    metrics_per_real_server: PerRealServer,
     /// How log lines look
     #[arg(long, value_enum, default_value_t, env = "WEIR_LOG_FORMAT")]
     log_format: LogFormat,
@@ -159,8 +169,19 @@ impl AgentArguments {
         cancel_on_signal(&shutdown)?;
         let (events, received) = mpsc::channel(EVENTS);
         let (reports, published) = watch::channel(Report::default());
+        let (metrics, vitals) = (Metrics::default(), Vitals::new());
+        if let Some(address) = self.listen {
+            let registry = self.registry(&node_name, &metrics, published.clone())?;
+            let (listener, exposition) = (serve::bind(address).await?, Exposition::new(registry));
+            tokio::spawn(serve::serve(
+                listener,
+                vitals.clone(),
+                exposition,
+                shutdown.clone(),
+            ));
+        }
         let reconciler = Reconciler::new(node, ledger, store, host, self.exclusive, self.node.mark_mask);
-        let agent = Agent::new(reconciler, self.audit_interval, reports);
+        let agent = Agent::new(reconciler, self.audit_interval, reports).watched_by(metrics, vitals);
 
         match self.manifests {
             Some(folder) => {
@@ -180,6 +201,18 @@ impl AgentArguments {
         }
         info!("stopped; the table stays as it is");
         Ok(())
+    }
+
+    /// What is told of this agent. Scrapes have a connection of their own to the kernel.
+    fn registry(
+        &self,
+        node: &str,
+        metrics: &Metrics,
+        reports: watch::Receiver<Report>,
+    ) -> anyhow::Result<Registry> {
+        let (table, state_dir) = (KernelTable::open()?, &self.state.state_dir);
+        let listeners = Listeners::new(table, state_dir, self.metrics_per_real_server);
+        Ok(agent_registry(node, metrics, reports, listeners))
     }
 }
 

@@ -90,7 +90,10 @@ fn report() -> Report {
         }]
         .into(),
         findings: [finding].into(),
-        failures: vec!["refused".to_owned()],
+        failures: vec![crate::agent::ReportedFailure {
+            virtual_service: None,
+            message: "refused".to_owned(),
+        }],
         ..Report::default()
     }
 }
