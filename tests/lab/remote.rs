@@ -28,8 +28,9 @@ pub struct Boot {
     pub kernel: Option<String>,
     /// Files and folders of the host, and where they are to be in the VM.
     pub files: Vec<(PathBuf, String)>,
-    /// Ports of the host (on 127.0.0.1), and those of the VM's own namespace that they lead to.
-    pub forwards: Vec<(u16, u16)>,
+    /// Ports of the host (on 127.0.0.1), and where they lead to: a port of the VM's own namespace, or `ADDRESS:PORT` of a
+    /// node's.
+    pub forwards: Vec<(u16, String)>,
     /// Further options of `tests/lab/run`.
     pub options: Vec<String>,
 }
