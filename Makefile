@@ -49,7 +49,7 @@ programs:
 	cargo test --no-run --quiet
 
 .PHONY: test
-test: lint test-quick test-kernel test-control-plane test-cluster test-real-nodes test-demo ## Everything, from a fresh clone
+test: lint test-quick test-kernel test-control-plane test-cluster test-real-nodes test-observability test-demo ## Everything, from a fresh clone
 
 .PHONY: test-quick
 test-quick: ## What needs neither VM nor control plane
@@ -82,6 +82,12 @@ test-real-nodes: programs ## The chart's pods on Kubernetes nodes in the VM
 	tests/tools/build
 	tests/lab/setup >/dev/null
 	cargo test --quiet --test real_nodes -- --include-ignored
+
+.PHONY: test-observability
+test-observability: programs ## Prometheus scrapes agents in the VM; its linter; alerts and dashboards
+	tests/lab/setup >/dev/null
+	tests/observability/setup >/dev/null
+	cargo test --quiet --test observability -- --include-ignored
 
 .PHONY: test-demo
 test-demo: ## That the demo tells its story, without the pauses
