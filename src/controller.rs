@@ -40,7 +40,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::metrics::ControllerMetrics;
 use crate::plan::{Kind, ObjectRef};
+use crate::serve::Vitals;
 
 use cluster::{Cluster, Object, Status};
 use election::{Act, Election, INTERVAL as ELECTION_INTERVAL};
@@ -76,15 +78,20 @@ pub struct Settings {
 /// The name of the Lease.
 const LEASE: &str = "weir-controller";
 
-/// Runs until the token is cancelled. The Lease is given back then.
-pub async fn run(client: Client, settings: Settings, shutdown: CancellationToken) {
+/// Runs until the token is cancelled, and tells how it fares. The Lease is given back then.
+pub async fn run(
+    client: Client,
+    settings: Settings,
+    (metrics, vitals): (ControllerMetrics, Vitals),
+    shutdown: CancellationToken,
+) {
     let (sender, news) = mpsc::channel(NEWS);
     let (leading, leads) = watch::channel(false);
     let lease = LeaseWriter::new(client.clone(), &settings.lease_namespace, LEASE);
     let election = elect(lease, settings.identity.clone(), leading, shutdown.clone());
     let source = source::watch(client.clone(), sender, shutdown.clone());
     let writer = Writer::new(client, settings.identity);
-    let controller = Controller::new(writer, leads, settings.forget_after);
+    let controller = Controller::new(writer, leads, settings.forget_after, metrics, vitals);
     let ((), (), ()) = tokio::join!(election, source, controller.run(news, shutdown));
 }
 
@@ -172,6 +179,8 @@ enum Write {
 }
 
 struct Controller {
+    metrics: ControllerMetrics,
+    vitals: Vitals,
     forget_after: Duration,
     cluster: Cluster,
     writer: Writer,
@@ -201,8 +210,16 @@ struct Written {
 }
 
 impl Controller {
-    fn new(writer: Writer, leads: watch::Receiver<bool>, forget_after: Duration) -> Self {
+    fn new(
+        writer: Writer,
+        leads: watch::Receiver<bool>,
+        forget_after: Duration,
+        metrics: ControllerMetrics,
+        vitals: Vitals,
+    ) -> Self {
         Self {
+            metrics,
+            vitals,
             forget_after,
             cluster: Cluster::default(),
             writer,
@@ -222,6 +239,7 @@ impl Controller {
 
     async fn run(mut self, mut news: mpsc::Receiver<SourceNews>, shutdown: CancellationToken) {
         loop {
+            self.vitals.beat();
             let wake = self.wake();
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -236,6 +254,7 @@ impl Controller {
                     if changed.is_err() {
                         return;
                     }
+                    self.metrics.leads(*self.leads.borrow());
                     self.judge_everything();
                 }
                 Some(done) = self.writes.join_next() => self.done(done),
@@ -250,7 +269,7 @@ impl Controller {
 
     fn wake(&self) -> Instant {
         let now = Instant::now();
-        let far = now + LONGEST_RETRY;
+        let far = now + Vitals::INTERVAL;
         if !self.complete || !*self.leads.borrow() {
             return far;
         }
@@ -272,6 +291,7 @@ impl Controller {
             }
             SourceNews::Complete => {
                 self.complete = true;
+                self.vitals.ready();
                 info!("everything has been read once");
                 self.judge_everything();
             }
@@ -347,9 +367,13 @@ impl Controller {
         let told = if status == object.status {
             Vec::new()
         } else {
-            let told = events::of_change(&object.status, &status).into_iter();
-            told.filter(|told| self.limiter.may_tell(name, &told.reason, now.into_std()))
-                .collect()
+            let mut told = events::of_change(&object.status, &status);
+            told.retain(|told| {
+                let tell = self.limiter.may_tell(name, &told.reason, now.into_std());
+                self.metrics.told(tell);
+                tell
+            });
+            told
         };
         let Object { uid, status: is, .. } = object;
         match hold {
@@ -407,6 +431,7 @@ impl Controller {
         };
         let now = Instant::now();
         self.writing.remove(&name);
+        self.metrics.wrote(name.kind.name(), written.is_ok());
         match written {
             Ok(Written { write, uid }) => {
                 self.retries.remove(&name);

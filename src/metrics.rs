@@ -12,6 +12,7 @@
 //! How many series there are follows from how many listeners a node has, and not from how many real servers, unless
 //! [`PerRealServer`] says so. Every series names the node, so that it means the same however it was scraped.
 
+mod controller;
 mod exposition;
 mod listeners;
 mod pass;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 
 use crate::agent::Report;
 
+pub use controller::ControllerMetrics;
 pub use exposition::{Exposition, Format};
 pub use listeners::{Listeners, PerRealServer};
 pub use pass::{Kind, Metrics};
@@ -46,6 +48,14 @@ pub fn agent_registry(
     metrics.register(&mut registry);
     registry.register_collector(Box::new(report::LatestReport(reports)));
     registry.register_collector(Box::new(listeners));
+    registry
+}
+
+/// Everything a controller tells.
+pub fn controller_registry(metrics: &ControllerMetrics) -> Registry {
+    let mut registry = Registry::with_prefix("weir");
+    registry.register_collector(Box::new(Build));
+    metrics.register(&mut registry);
     registry
 }
 

@@ -95,7 +95,8 @@ fn every_object_is_named_after_the_release_and_in_its_namespace() {
     let arguments = ["template", "edge", "charts/weir", "--namespace", "lb"];
     let all = [
         "--set",
-        "podMonitor.enabled=true,networkPolicy.enabled=true,openshift.enabled=true",
+        "podMonitor.enabled=true,networkPolicy.enabled=true,openshift.enabled=true,prometheusRule.enabled=true,\
+         dashboards.enabled=true",
     ];
     let rendered = succeeded(&helm("helm", home.path(), &[&arguments[..], &all].concat()));
     assert!(!rendered.contains(NAMESPACE));

@@ -50,7 +50,7 @@ const WEB_VIP: &str = "10.0.0.200";
 /// What Weir changes about a node. Links and rules of pods, and the kubelet's rules, come and go by themselves.
 const TRACES: &str = "ip -oneline address show | grep -v 'cni0\\|veth'; ip -oneline link show | grep weir
     nft list tables | grep weir; ip rule show; ipvsadm -Sn; ip fou show; cat /proc/sys/net/ipv4/vs/conntrack";
-const CONTROLLERS: [&str; 9] = [
+const CONTROLLERS: [&str; 10] = [
     "namespace-controller",
     "serviceaccount-controller",
     "root-ca-certificate-publisher-controller",
@@ -58,6 +58,8 @@ const CONTROLLERS: [&str; 9] = [
     "deployment-controller",
     "replicaset-controller",
     "daemonset-controller",
+    // Uninstalling ends with a Job.
+    "job-controller",
     "endpointslice-controller",
     "node-lifecycle-controller",
 ];

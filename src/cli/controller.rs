@@ -1,5 +1,6 @@
 //! `weir controller`: writes the status of all objects.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
@@ -7,6 +8,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::controller::{self, Settings};
+use crate::metrics::{ControllerMetrics, Exposition, controller_registry};
+use crate::serve::{self, Vitals};
 use crate::telemetry::{self, LogFormat};
 
 use super::OK;
@@ -33,6 +36,9 @@ pub(super) struct ControllerArguments {
     /// How long what a node's agent said is kept when the node is gone
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
     forget_after: Duration,
+    /// Serve metrics and health on this address, such as [::]:9440
+    #[arg(long, value_name = "ADDRESS:PORT", env = "WEIR_LISTEN")]
+    listen: Option<SocketAddr>,
     /// Take the finalizer off every RealServer, and end
     ///
     /// Before or after uninstalling: without a controller nobody else would, and a deleted RealServer would stay for ever.
@@ -69,7 +75,18 @@ impl ControllerArguments {
             lease_namespace: self.lease_namespace,
             forget_after: self.forget_after,
         };
-        controller::run(client, settings, shutdown).await;
+        let (metrics, vitals) = (ControllerMetrics::default(), Vitals::new());
+        if let Some(address) = self.listen {
+            let exposition = Exposition::new(controller_registry(&metrics));
+            let listener = serve::bind(address).await?;
+            tokio::spawn(serve::serve(
+                listener,
+                vitals.clone(),
+                exposition,
+                shutdown.clone(),
+            ));
+        }
+        controller::run(client, settings, (metrics, vitals), shutdown).await;
         info!("stopped");
         Ok(())
     }

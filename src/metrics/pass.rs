@@ -25,7 +25,7 @@ use super::Label;
 const DURATIONS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0];
 const LATENCIES: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
-type Counters<const LABELS: usize> = Family<[Label; LABELS], Counter>;
+pub(super) type Counters<const LABELS: usize> = Family<[Label; LABELS], Counter>;
 
 /// What the agent's loop tells of itself. Clones share their numbers.
 #[derive(Debug, Clone)]
@@ -185,7 +185,7 @@ impl Collector for Waiting {
 }
 
 /// What first appears with its first increment hides it from `increase()`.
-fn from_zero<const N: usize>(label: &'static str, values: [&'static str; N]) -> Counters<1> {
+pub(super) fn from_zero<const N: usize>(label: &'static str, values: [&'static str; N]) -> Counters<1> {
     let family = Counters::default();
     for value in values {
         increase(&family, [(label, value.into())], 0);
@@ -193,7 +193,7 @@ fn from_zero<const N: usize>(label: &'static str, values: [&'static str; N]) -> 
     family
 }
 
-fn increase<const N: usize>(family: &Counters<N>, labels: [Label; N], by: u64) {
+pub(super) fn increase<const N: usize>(family: &Counters<N>, labels: [Label; N], by: u64) {
     family.get_or_create(&labels).inc_by(by);
 }
 
