@@ -449,6 +449,15 @@ async fn one_of_several_writes_and_writes_little() {
     };
     assert_eq!(holder().await, "one");
 
+    until("all is written once", limit(20), async || {
+        let server = fixture.get("irs", "rs1").await;
+        let group = fixture.get("dirgrp", "edge").await;
+        let all = server["metadata"]["finalizers"].is_array()
+            && server["status"]["virtualServices"] == 1
+            && group["status"]["virtualServices"] == 1;
+        all.then_some(()).ok_or_else(|| format!("{server} {group}"))
+    })
+    .await;
     // The version of an object that nobody has changed stays, whoever starts or ends.
     let version =
         async |kind: &str, name: &str| fixture.get(kind, name).await["metadata"]["resourceVersion"].clone();
