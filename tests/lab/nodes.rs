@@ -76,8 +76,13 @@ impl<'vm> KubernetesNode<'vm> {
             name,
             &format!(
                 "ip route add {SERVICES} via 10.0.2.2
-                nft 'add table ip services; add chain ip services output {{ type nat hook output priority -100; }}
-                add rule ip services output ip daddr {API_SERVICE} tcp dport 443 dnat to {api_server}'"
+                nft 'add table ip services
+                add chain ip services output {{ type nat hook output priority -100; }}
+                add chain ip services prerouting {{ type nat hook prerouting priority -100; }}
+                add chain ip services postrouting {{ type nat hook postrouting priority 100; }}
+                add rule ip services output ip daddr {API_SERVICE} tcp dport 443 dnat to {api_server}
+                add rule ip services prerouting ip daddr {API_SERVICE} tcp dport 443 dnat to {api_server}
+                add rule ip services postrouting ip saddr {pods} ct status dnat oifname != cni0 masquerade'"
             ),
         );
         let containerd = vm.start(Some(name), &["/lab/nodes/node", "start", name]);
