@@ -93,6 +93,36 @@ fn what_is_said_to_be_shown_is_shown_and_the_other_way_round() {
     assert_eq!(said, there);
 }
 
+/// Reasons are for programs to tell apart, so that the list of them is closed, and documented.
+#[test]
+fn every_reason_of_a_condition_is_documented_and_the_other_way_round() {
+    let source = fs::read_to_string(root().join("src/controller/conditions.rs")).unwrap();
+    let (_, of_reasons) = source.split_once("impl Why {").unwrap();
+    let word = Regex::new(r#"Self::\w+ => "(\w+)""#).unwrap();
+    let there: BTreeSet<&str> = word
+        .captures_iter(of_reasons)
+        .map(|found| found.get(1).unwrap().as_str())
+        .collect();
+    let page = fs::read_to_string(root().join("docs/kubernetes.md")).unwrap();
+    let row = Regex::new(r"(?m)^\| `\w+` \| ([^|]*) \|").unwrap();
+    let (_, page) = page.split_once("| condition | reasons | says |").unwrap();
+    let (table, _) = page.split_once("\n\n").unwrap();
+    let cell = Regex::new(r"`(\w+)`").unwrap();
+    let mut said = BTreeSet::new();
+    for found in row.captures_iter(table) {
+        let words = found.get(1).unwrap().as_str();
+        // Of `Ready` and `Stalled` the reasons are those of others.
+        let words = words.split(" or that of").next().unwrap_or_default();
+        let words = words.split("that of").next().unwrap_or_default();
+        said.extend(
+            cell.captures_iter(words)
+                .map(|found| found.get(1).unwrap().as_str()),
+        );
+    }
+    assert!(said.len() > 20, "{said:?}");
+    assert_eq!(said, there);
+}
+
 #[test]
 fn make_targets_that_documents_name_are_there() {
     let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
