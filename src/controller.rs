@@ -36,7 +36,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -61,6 +61,8 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// Writes under way at a time.
 const WRITES: usize = 16;
+/// How long one try to take or renew the Lease may take: whoever cannot renew it has to notice before it ends.
+const CAMPAIGN: Duration = Duration::from_secs(4);
 /// News that may wait for the controller.
 const NEWS: usize = 256;
 
@@ -114,9 +116,10 @@ async fn elect(
     let mut election = Election::new(identity);
     let mut problem = None;
     loop {
-        let result = campaign(&lease, &mut election)
-            .await
-            .map_err(|error| format!("{error:#}"));
+        let result = match timeout(CAMPAIGN, campaign(&lease, &mut election)).await {
+            Ok(result) => result.map_err(|error| format!("{error:#}")),
+            Err(_) => Err("no answer in time".to_owned()),
+        };
         match &result {
             Err(error) if problem.as_ref() != Some(error) => {
                 warn!("cannot take part in the election: {error}")
@@ -336,19 +339,24 @@ impl Controller {
     fn judge_due(&mut self) {
         let now = Instant::now();
         self.written.retain(|_, written| *written + COALESCING > now);
-        let due: Vec<ObjectRef> = self
-            .due
-            .iter()
-            .filter(|(name, due)| **due <= now && !self.writing.contains(*name))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in due {
-            if self.writes.len() >= WRITES {
-                return;
-            }
+        while self.writes.len() < WRITES
+            && let Some(name) = self.next_due(now)
+        {
             self.due.remove(&name);
             self.judge(&name, now);
         }
+    }
+
+    /// The next object to judge. There may be ten thousand real servers to write for the first time: what people wait for
+    /// does not wait for them.
+    fn next_due(&self, now: Instant) -> Option<ObjectRef> {
+        let is_group = |(name, _): &(&ObjectRef, &Instant)| name.kind == Kind::DirectorGroup;
+        let groups = self.due.iter().take_while(is_group);
+        // Virtual services come last in the order of kinds.
+        let others = self.due.iter().rev().take_while(|entry| !is_group(entry));
+        let mut due = groups.chain(others).filter(|(_, due)| **due <= now);
+        due.find(|(name, _)| !self.writing.contains(*name))
+            .map(|(name, _)| name.clone())
     }
 
     fn judge(&mut self, name: &ObjectRef, now: Instant) {
@@ -436,6 +444,9 @@ impl Controller {
             Ok(Written { write, uid }) => {
                 self.retries.remove(&name);
                 self.written.insert(name.clone(), now);
+                if write == Write::Hold(false) {
+                    self.deleted_since.remove(&uid);
+                }
                 self.cluster.written(&name, &uid, |object| match write {
                     Write::Status(status) => object.status = status,
                     Write::Hold(hold) => object.held = hold,
