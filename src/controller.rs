@@ -417,7 +417,8 @@ impl Controller {
         self.writes.spawn(async move {
             let written = match &write {
                 Write::Status(status) => writer.status(&name, &uid, status).await,
-                Write::Hold(hold) => writer.hold(&name, &uid, *hold).await,
+                Write::Hold(true) => writer.hold(&name, &uid).await,
+                Write::Hold(false) => writer.release(&name, &uid).await,
             };
             if written.is_ok() {
                 for told in told {

@@ -10,13 +10,13 @@
 mod control_plane;
 mod rendered;
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use control_plane::{ControlPlane, ServiceAccountAccess, limit, succeeded, until};
 use k8s_openapi::{api::batch::v1::Job, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
     Api, ResourceExt,
-    api::{ListParams, Patch, PatchParams},
+    api::{Patch, PatchParams},
 };
 use rendered::{HELMS, NAMESPACE, assert_expected, helm, names, objects, path, template};
 use serde_json::{Value, json};
@@ -274,8 +274,7 @@ impl Release<'_> {
         succeeded(&self.control_plane.kubectl(&get).await)
     }
 
-    /// Uninstalls, and is meanwhile the kubelet and the program of the hook's Job: with the Job's own rights, all
-    /// RealServers are released.
+    /// Uninstalls, and is meanwhile the kubelet of the hook's Job.
     async fn uninstall(&self) {
         let home = self.control_plane.folder().to_owned();
         let which = self.which;
@@ -294,7 +293,7 @@ impl Release<'_> {
             ..ServiceAccountAccess::default()
         };
         let kubeconfig = self.control_plane.kubeconfig_for_service_account(&access).await;
-        release(self.control_plane.client_for(&kubeconfig).await).await;
+        release(self.control_plane.folder(), &kubeconfig);
 
         let now = Time(Timestamp::now());
         let condition = |kind: &str| json!({ "type": kind, "status": "True", "lastTransitionTime": now });
@@ -310,18 +309,16 @@ impl Release<'_> {
     }
 }
 
-/// What `weir controller --release` asks of the API server.
-async fn release(client: kube::Client) {
-    let all: Api<RealServer> = Api::all(client.clone());
-    for real_server in all.list(&ListParams::default()).await.expect("it may list") {
-        let namespace = real_server.namespace().unwrap();
-        let in_namespace: Api<RealServer> = Api::namespaced(client.clone(), &namespace);
-        let none = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
-        let patched = in_namespace
-            .patch(&real_server.name_any(), &PatchParams::default(), &none)
-            .await;
-        patched.expect("it may patch");
-    }
+/// Does what the Job's pod would, with the rights of its ServiceAccount.
+fn release(home: &Path, kubeconfig: &str) {
+    let path = home.join("release.kubeconfig");
+    fs::write(&path, kubeconfig).expect("the folder can be written");
+    let output = Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args(["controller", "--release"])
+        .env("KUBECONFIG", path)
+        .output()
+        .expect("weir runs");
+    succeeded(&output);
 }
 
 /// A RealServer as the controller keeps it.

@@ -54,12 +54,39 @@ impl Writer {
         self.apply(name, &body, true).await
     }
 
-    /// Puts the finalizer on a real server, or takes it off.
-    pub(super) async fn hold(&self, name: &ObjectRef, uid: &str, hold: bool) -> anyhow::Result<()> {
-        let finalizers: &[&str] = if hold { &[DRAIN_FINALIZER] } else { &[] };
+    /// Puts the finalizer on a real server.
+    pub(super) async fn hold(&self, name: &ObjectRef, uid: &str) -> anyhow::Result<()> {
         let mut body = head(name, uid);
-        body["metadata"]["finalizers"] = json!(finalizers);
+        body["metadata"]["finalizers"] = json!([DRAIN_FINALIZER]);
         self.apply(name, &body, false).await
+    }
+
+    /// Takes the finalizer off a real server, whoever put it on: an object that comes back from a backup has it from there.
+    pub(super) async fn release(&self, name: &ObjectRef, uid: &str) -> anyhow::Result<()> {
+        let namespace = name.namespace.as_deref().unwrap_or_default();
+        let api: Api<RealServer> = Api::namespaced(self.client.clone(), namespace);
+        let server = within(api.get_opt(&name.name)).await?;
+        let Some(server) = server.filter(|server| server.uid().as_deref() == Some(uid)) else {
+            return Ok(());
+        };
+        let others: Vec<&String> = server
+            .finalizers()
+            .iter()
+            .filter(|finalizer| *finalizer != DRAIN_FINALIZER)
+            .collect();
+        // In the version that was read: somebody may just have added another.
+        let version = server.resource_version();
+        let patch = json!({ "metadata": { "uid": uid, "resourceVersion": version, "finalizers": others } });
+        let patched = async {
+            match api
+                .patch(&name.name, &PatchParams::default(), &Patch::Merge(patch))
+                .await
+            {
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                answer => answer.map(drop),
+            }
+        };
+        within(patched).await
     }
 
     /// Takes the finalizer off every real server, and says off how many.
@@ -85,7 +112,7 @@ impl Writer {
                     name: server.name_any().into(),
                 };
                 let uid = server.uid().unwrap_or_default();
-                self.hold(&name, &uid, false).await?;
+                self.release(&name, &uid).await?;
                 released += 1;
             }
         }
