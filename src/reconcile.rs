@@ -20,6 +20,8 @@
 
 mod draining;
 mod programming;
+mod serving;
+mod settings;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
@@ -31,13 +33,11 @@ use crate::host::{
     self, ArpMethod, BoundAddress, Current, HostChange, HostError, HostFailure, HostStore, Needs, Network,
     Steps,
 };
-use crate::ipvs::{
-    Change, Failure, IpvsError, ServiceKey, SyncDaemon, SyncDaemonRole, Table, TableStore, diff,
-};
+use crate::ipvs::{Change, Failure, IpvsError, ServiceKey, SyncDaemonRole, Table, TableStore, diff};
 use crate::ledger::{Ledger, LedgerError};
 use crate::plan::{
-    Finding, Generation, Generations, Kind, MarkMask, NamespacedName, Node, NodeNeeds, ObjectRef, Plan, Role,
-    Scope, Snapshot, Update, group_needs, node_needs, plan, plan_timeouts, sync_daemon,
+    Finding, Generation, Generations, Kind, MarkMask, NamespacedName, Node, NodeNeeds, Plan, Scope, Snapshot,
+    Update, group_needs, node_needs, plan, plan_timeouts, sync_daemon,
 };
 
 use draining::Drains;
@@ -385,63 +385,6 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
         Ok((current, pass))
     }
 
-    fn count_serving(&mut self, scope: &Scope) {
-        let names: Vec<NamespacedName> = match scope {
-            Scope::All => {
-                self.serving.clear();
-                self.generations = Generations::default();
-                self.snapshot.virtual_services().map(|(name, _)| name).collect()
-            }
-            Scope::Some(names) => names.iter().cloned().collect(),
-        };
-        for name in names {
-            let new = self.served_generation(&name);
-            let old = match new {
-                Some(new) => self.serving.insert(name, new),
-                None => self.serving.remove(&name),
-            };
-            self.generations.exchange(old, new);
-        }
-    }
-
-    /// The generation of a virtual service for which the node has everything as its active director.
-    fn served_generation(&self, name: &NamespacedName) -> Option<Generation> {
-        let service = self.snapshot.virtual_service(name)?;
-        let (role, _) = self.node.role_for(&self.snapshot, name, service);
-        let serves = role == Role::Active
-            && !self.snapshot.is_invalid(&ObjectRef::virtual_service(name))
-            && self
-                .ledger
-                .entries()
-                .keys_of(name)
-                .all(|key| self.desired.agrees_about(&self.programmed, &key))
-            && !self
-                .host_failures
-                .iter()
-                .any(|failure| self.concerns(&failure.change, name));
-        serves.then(|| Generation::new(name, service.generation))
-    }
-
-    /// Whether a virtual service does not work without a step.
-    fn concerns(&self, change: &HostChange, name: &NamespacedName) -> bool {
-        let Some(needs) = self.needs.get(name) else {
-            return false;
-        };
-        match change {
-            HostChange::AddAddress(bound) | HostChange::Announce(bound) => {
-                needs.answered.contains(bound) || needs.held.contains(&bound.address)
-            }
-            HostChange::SetSysctl { .. }
-            | HostChange::AddLink { .. }
-            | HostChange::OpenGuePort(_)
-            | HostChange::ChangeRules(_) => true,
-            HostChange::RestoreSysctl { .. }
-            | HostChange::DeleteLink { .. }
-            | HostChange::DeleteAddress(_)
-            | HostChange::CloseGuePort(_) => false,
-        }
-    }
-
     /// Lets the destinations that leave stay in the plan until their connections have ended. While not all that is wanted
     /// is known, a destination that nobody wants may be wanted, and keeps its weight.
     fn hold_leaving(
@@ -571,60 +514,6 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
             Scope::Some(names) => names.iter().for_each(|name| drop(self.findings.remove(name))),
         }
         self.findings.append(&mut plan.findings);
-    }
-
-    fn bring_timeouts(&mut self, pass: &mut Pass) {
-        let Some(wanted) = plan_timeouts(&self.snapshot, &self.node) else {
-            return;
-        };
-        let brought = self.store.timeouts().and_then(|current| {
-            let differs = wanted.over(&current) != current;
-            if differs {
-                self.store.set_timeouts(&wanted)?;
-            }
-            Ok(differs)
-        });
-        match brought {
-            Ok(set) => pass.timeouts_set = set,
-            Err(error) => self.table_failures.push(error),
-        }
-    }
-
-    fn bring_sync_daemon(&mut self, pass: &mut Pass) {
-        let wanted = sync_daemon(&self.snapshot, &self.node, &self.network);
-        if wanted.is_none() && self.sync_role.is_none() {
-            return;
-        }
-        match self.exchange_sync_daemon(wanted.as_ref()) {
-            Ok(started) => pass.sync_daemon_started = started,
-            Err(error) => self.table_failures.push(error),
-        }
-    }
-
-    /// Stops what runs instead of what is wanted, and starts that. What somebody else started is stopped only where it
-    /// is in the way.
-    fn exchange_sync_daemon(
-        &mut self,
-        wanted: Option<&SyncDaemon>,
-    ) -> Result<Option<SyncDaemonRole>, IpvsError> {
-        let running = self.store.daemons()?;
-        let is_wanted = |daemon: &SyncDaemon| {
-            let essence = |daemon: &SyncDaemon| (daemon.role, daemon.interface.clone(), daemon.sync_id);
-            wanted.is_some_and(|wanted| essence(wanted) == essence(daemon))
-        };
-        for daemon in running.iter().filter(|daemon| !is_wanted(daemon)) {
-            if wanted.is_some() || self.sync_role == Some(daemon.role) {
-                self.store.stop_daemon(daemon.role)?;
-            }
-        }
-        self.sync_role = wanted.map(|wanted| wanted.role);
-        match wanted.filter(|_| !running.iter().any(is_wanted)) {
-            Some(wanted) => {
-                self.store.start_daemon(wanted)?;
-                Ok(Some(wanted.role))
-            }
-            None => Ok(None),
-        }
     }
 
     /// Takes possession of what is wanted, before the kernel is told.

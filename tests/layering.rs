@@ -126,6 +126,27 @@ const RULES: &[Rule] = &[
             "crate::agent",
         ],
     },
+    // What the controller knows, and what follows from it, are values.
+    Rule {
+        files: &[
+            "controller/cluster.rs",
+            "controller/conditions.rs",
+            "controller/statuses.rs",
+        ],
+        except: &[],
+        never: INPUT_AND_OUTPUT,
+    },
+    // So are decisions about time, which they are told.
+    Rule {
+        files: &[
+            "controller/election.rs",
+            "controller/events.rs",
+            "controller/holding.rs",
+            "reconcile/draining.rs",
+        ],
+        except: &[],
+        never: &["tokio", "kube", "futures", "tracing", "std::fs", "std::thread"],
+    },
     // Whoever decides is told; only those at the edge ask the API server.
     Rule {
         files: &[""],

@@ -3,7 +3,7 @@
 use super::*;
 use crate::host::MemoryHost;
 use crate::ipvs::{Entry, MemoryTable, Scheduler, Service};
-use crate::plan::{Directing, validate};
+use crate::plan::{Directing, ObjectRef, validate};
 
 const WEB: &str = "
 apiVersion: weir.dev/v1alpha1
@@ -27,7 +27,7 @@ fn web() -> Update {
     let object = serde_saphyr::from_str(WEB).unwrap();
     let form = validate::virtual_service(&object).value.unwrap();
     Update::Put {
-        object: crate::plan::ObjectRef::virtual_service(&name("web")),
+        object: ObjectRef::virtual_service(&name("web")),
         form: Some(crate::plan::Form::VirtualService(Box::new(form))),
         remarks: Vec::new(),
     }
@@ -42,7 +42,7 @@ fn real_server(last: u8, weight: u16) -> Update {
         .value
         .unwrap();
     Update::Put {
-        object: crate::plan::ObjectRef::real_server(&name(&format!("rs{last}"))),
+        object: ObjectRef::real_server(&name(&format!("rs{last}"))),
         form: Some(crate::plan::Form::RealServer(form)),
         remarks: Vec::new(),
     }
@@ -180,9 +180,7 @@ fn a_foreign_service_is_counted_and_left_alone() {
     node.take([web()]);
     node.pass(&Scope::All);
     assert_eq!(node.reconciler.foreign(), 1);
-    node.take([Update::Delete(crate::plan::ObjectRef::virtual_service(&name(
-        "web",
-    )))]);
+    node.take([Update::Delete(ObjectRef::virtual_service(&name("web")))]);
     assert_eq!(node.reconciler.store.table, foreign_table("TCP 10.9.9.9:53"));
 }
 
@@ -191,9 +189,7 @@ fn a_service_that_is_wanted_and_there_already_is_adopted_and_then_ours() {
     let mut node = Fixture::new(foreign_table("TCP 10.0.0.200:80"));
     let pass = node.take([web()]);
     assert_eq!(pass.adopted, ["TCP 10.0.0.200:80".parse().unwrap()]);
-    node.take([Update::Delete(crate::plan::ObjectRef::virtual_service(&name(
-        "web",
-    )))]);
+    node.take([Update::Delete(ObjectRef::virtual_service(&name("web")))]);
     assert_eq!(node.reconciler.store.table, Table::default());
 }
 
@@ -265,7 +261,7 @@ fn timeouts_of_a_director_group_are_set_with_the_next_pass() {
         .value
         .unwrap();
     let group = Update::Put {
-        object: crate::plan::ObjectRef::director_group("edge".into()),
+        object: ObjectRef::director_group("edge".into()),
         form: Some(crate::plan::Form::DirectorGroup(Box::new(form))),
         remarks: Vec::new(),
     };
@@ -278,7 +274,7 @@ fn timeouts_of_a_director_group_are_set_with_the_next_pass() {
         ..
     } = &mut other
     {
-        *object = crate::plan::ObjectRef::director_group("other".into());
+        *object = ObjectRef::director_group("other".into());
         form.timeouts = None;
     }
     node.take([other]);
@@ -323,8 +319,8 @@ fn steps(pass: &Pass) -> Vec<String> {
 
 fn delete(kind: &str) -> Update {
     Update::Delete(match kind {
-        "web" => crate::plan::ObjectRef::virtual_service(&name("web")),
-        server => crate::plan::ObjectRef::real_server(&name(server)),
+        "web" => ObjectRef::virtual_service(&name("web")),
+        server => ObjectRef::real_server(&name(server)),
     })
 }
 
