@@ -31,7 +31,7 @@ pub struct Statistics {
 /// Connections of a destination that exist now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Connections {
-    /// Established.
+    /// In their handshake or established.
     pub active: u32,
     /// In any other state.
     pub inactive: u32,

@@ -146,7 +146,7 @@ fn encode_services(encoder: &mut DescriptorEncoder, services: &Labelled) -> Resu
     gauges(
         encoder,
         "listener_active_connections",
-        "Connections that are established",
+        "Connections in their handshake or established",
         sums(|destination| destination.connections.active.into()),
     )?;
     gauges(
@@ -200,7 +200,7 @@ fn encode_real_servers(
     gauges(
         encoder,
         "destination_active_connections",
-        "Connections to a destination that are established",
+        "Connections to a destination in their handshake or established",
         each(|destination| destination.connections.active.into()),
     )?;
     gauges(

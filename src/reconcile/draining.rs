@@ -10,9 +10,10 @@
 //! The kernel drops the packets of connections to a destination that is gone, so this is all that an established
 //! connection's life depends on.
 //!
-//! - **TCP, SCTP**: a connection counts while it is established. One in its handshake counts as inactive, as do those
-//!   that are being closed, which the kernel remembers for minutes; so a destination goes after a while without
-//!   established connections, or at once if it has none of any kind.
+//! - **TCP, SCTP**: a connection counts as active from its handshake until one side closes it (`tcp_state_active` of
+//!   `net/netfilter/ipvs/ip_vs_proto_tcp.c`). The kernel remembers those that are being closed for minutes, whether or not the
+//!   other side still has something to say; so a destination goes after a while without active connections, or at once if
+//!   it has none of any kind.
 //! - **UDP** has no connections that end: the kernel remembers a flow until it has been silent for long. A destination
 //!   that still serves keeps its flows until then or until their time is over. One that does not is removed at once,
 //!   and the next packet of each flow goes to another (`expire_nodest_conn`).
@@ -26,7 +27,7 @@ use crate::ipvs::{Connections, DestinationKey, ListedService, Protocol, ServiceK
 use crate::plan::validated::ValidatedDraining;
 use crate::plan::{NamespacedName, Plan};
 
-/// How long a destination without established connections stays, for handshakes that are under way.
+/// How long a destination without active connections stays, for those of which one side is still sending.
 const SETTLING: Duration = Duration::from_secs(3);
 /// Time between two looks at a destination's connections: a tenth of the time it has been draining, within these.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_has_time_to_become_a_connection() {
+    fn what_comes_to_life_meanwhile_is_waited_for() {
         let (over, _) = course(TIMEOUT, false, |second| match second {
             0..2 => connections(0, 1),
             2..10 => connections(1, 0),
