@@ -369,25 +369,23 @@ impl Controller {
             self.concern(concerned);
         }
         let hold = self.hold(name, now);
-        let Some(object) = self.cluster.object(name).cloned() else {
+        let Some(Object {
+            uid, status: before, ..
+        }) = self.cluster.object(name).cloned()
+        else {
             return;
         };
-        let told = if status == object.status {
-            Vec::new()
-        } else {
-            let mut told = events::of_change(&object.status, &status);
+        if let Some(hold) = hold {
+            // The status follows when that is written.
+            self.write(name, uid, Write::Hold(hold), Vec::new());
+        } else if status != before {
+            let mut told = events::of_change(&before, &status);
             told.retain(|told| {
                 let tell = self.limiter.may_tell(name, &told.reason, now.into_std());
                 self.metrics.told(tell);
                 tell
             });
-            told
-        };
-        let Object { uid, status: is, .. } = object;
-        match hold {
-            Some(hold) => self.write(name, uid, Write::Hold(hold), told),
-            None if status != is => self.write(name, uid, Write::Status(status), told),
-            None => {}
+            self.write(name, uid, Write::Status(status), told);
         }
     }
 

@@ -1,8 +1,6 @@
 //! The Kubernetes API as the controller reads it: all of Weir's objects with their status, nodes and what their agents
 //! say, Services and their endpoints.
 
-use std::sync::Arc;
-
 use futures::stream::{StreamExt, select_all};
 use k8s_openapi::api::core::v1::{self as core, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -17,7 +15,7 @@ use crate::api::{
 };
 use crate::plan::validate::{self, Remark, Validation};
 use crate::plan::{Form, Kind, Update};
-use crate::source::watch::{Event, Name, Seen, Stream, Watch, everything, objects};
+use crate::source::watch::{Event, Seen, Stream, Watch, everything, objects};
 
 use super::cluster::{News, NodeFacts, Object, Status};
 
@@ -214,12 +212,10 @@ impl Watches {
 }
 
 fn news(watched: Watched, seen: Seen<Read>) -> Option<News> {
-    let name_of = |name: Name| -> Arc<str> { name.name };
     Some(match (watched, seen) {
         (Watched::Objects(kind), Seen::There(name, Read::Object(form, remarks, object))) => {
-            let object_ref = name.of(kind);
             let update = Update::Put {
-                object: object_ref,
+                object: name.of(kind),
                 form,
                 remarks,
             };
@@ -227,11 +223,11 @@ fn news(watched: Watched, seen: Seen<Read>) -> Option<News> {
         }
         (Watched::Objects(kind), Seen::Gone(name)) => News::Object(Update::Delete(name.of(kind)), None),
         (Watched::NodeStates, Seen::There(name, Read::NodeState(status))) => {
-            News::NodeState(name_of(name), Some(status))
+            News::NodeState(name.name, Some(status))
         }
-        (Watched::NodeStates, Seen::Gone(name)) => News::NodeState(name_of(name), None),
-        (Watched::Nodes, Seen::There(name, Read::Node(facts))) => News::Node(name_of(name), Some(facts)),
-        (Watched::Nodes, Seen::Gone(name)) => News::Node(name_of(name), None),
+        (Watched::NodeStates, Seen::Gone(name)) => News::NodeState(name.name, None),
+        (Watched::Nodes, Seen::There(name, Read::Node(facts))) => News::Node(name.name, Some(facts)),
+        (Watched::Nodes, Seen::Gone(name)) => News::Node(name.name, None),
         // What a watch reads is what it was made for.
         (_, Seen::There(..)) => return None,
     })
