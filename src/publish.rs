@@ -80,19 +80,16 @@ async fn write(
     status: &NodeStateStatus,
     first: bool,
 ) -> anyhow::Result<()> {
-    let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    let head = json!({ "apiVersion": API_VERSION, "kind": "NodeState", "metadata": { "name": node_name } });
-    let with = |member: &str, value: serde_json::Value| {
-        let mut object = head.clone();
-        object[member] = value;
-        Patch::Apply(object)
-    };
+    let parameters = PatchParams::apply(FIELD_MANAGER);
+    let object = json!({ "apiVersion": API_VERSION, "kind": "NodeState", "metadata": { "name": node_name }, "spec": {} });
+    // Server-side apply would refuse all of it where the definition, of an older version, has no place for one field.
+    let status = serde_json::from_value(json!([{ "op": "add", "path": "/status", "value": status }]))?;
     let write = async {
         if first {
-            api.patch(node_name, &parameters, &with("spec", json!({})))
+            api.patch(node_name, &parameters.clone().force(), &Patch::Apply(object))
                 .await?;
         }
-        api.patch_status(node_name, &parameters, &with("status", json!(status)))
+        api.patch_status(node_name, &parameters, &Patch::<()>::Json(status))
             .await?;
         Ok::<(), kube::Error>(())
     };

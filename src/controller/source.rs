@@ -11,10 +11,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{
-    DRAIN_FINALIZER, DirectorGroup, NodeState, NodeStateStatus, RealServer, ReferenceGrant, VirtualService,
+    DRAIN_FINALIZER, DirectorGroup, FailureReport, NodeState, NodeStateStatus, RealServer, ReferenceGrant,
+    VirtualService,
 };
 use crate::plan::validate::{self, Remark, Validation};
 use crate::plan::{Form, Kind, Update};
+use crate::source::served::Served;
 use crate::source::watch::{Event, Seen, Stream, Watch, everything, objects};
 
 use super::cluster::{News, NodeFacts, Object, Status};
@@ -90,27 +92,47 @@ pub async fn watch(client: Client, sender: mpsc::Sender<SourceNews>, shutdown: C
 fn streams(client: &Client) -> [Stream<Read>; 8] {
     let c = || client.clone();
     [
-        objects(0, Api::<VirtualService>::all(c()), everything(), |object| {
-            let status = Status::VirtualService(object.status.clone().unwrap_or_default());
-            let form = |form| Form::VirtualService(Box::new(form));
-            own(validate::virtual_service(&object), form, object.metadata, status)
-        }),
-        objects(1, Api::<RealServer>::all(c()), everything(), |object| {
-            let status = Status::RealServer(object.status.clone().unwrap_or_default());
+        objects(
+            0,
+            Api::<Served<VirtualService>>::all(c()),
+            everything(),
+            |object| {
+                let status = Status::VirtualService(object.status().unwrap_or_default());
+                let form = |form| Form::VirtualService(Box::new(form));
+                own(
+                    object.validate(validate::virtual_service),
+                    form,
+                    object.into_metadata(),
+                    status,
+                )
+            },
+        ),
+        objects(1, Api::<Served<RealServer>>::all(c()), everything(), |object| {
+            let status = Status::RealServer(object.status().unwrap_or_default());
             own(
-                validate::real_server(&object),
+                object.validate(validate::real_server),
                 Form::RealServer,
-                object.metadata,
+                object.into_metadata(),
                 status,
             )
         }),
-        objects(2, Api::<DirectorGroup>::all(c()), everything(), |object| {
-            let status = Status::DirectorGroup(object.status.clone().unwrap_or_default());
-            let form = |form| Form::DirectorGroup(Box::new(form));
-            own(validate::director_group(&object), form, object.metadata, status)
-        }),
-        objects(3, Api::<NodeState>::all(c()), everything(), |object| {
-            Read::NodeState(Box::new(object.status.unwrap_or_default()))
+        objects(
+            2,
+            Api::<Served<DirectorGroup>>::all(c()),
+            everything(),
+            |object| {
+                let status = Status::DirectorGroup(object.status().unwrap_or_default());
+                let form = |form| Form::DirectorGroup(Box::new(form));
+                own(
+                    object.validate(validate::director_group),
+                    form,
+                    object.into_metadata(),
+                    status,
+                )
+            },
+        ),
+        objects(3, Api::<Served<NodeState>>::all(c()), everything(), |object| {
+            Read::NodeState(Box::new(object.status().unwrap_or_else(unreadable)))
         }),
         objects(4, Api::<core::Node>::all(c()), everything(), |node| {
             Read::Node(facts(&node))
@@ -145,6 +167,21 @@ fn own<T>(validation: Validation<T>, form: impl Fn(T) -> Form, metadata: ObjectM
         validation.remarks,
         Some(Box::new(object)),
     )
+}
+
+/// What is to be known of a node whose agent says what this version does not understand: that much, and nothing else.
+fn unreadable(remark: Remark) -> NodeStateStatus {
+    NodeStateStatus {
+        failure_count: 1,
+        failures: vec![FailureReport {
+            virtual_service: None,
+            message: format!(
+                "the controller cannot read its NodeState: {}: {}",
+                remark.field, remark.message
+            ),
+        }],
+        ..NodeStateStatus::default()
+    }
 }
 
 fn facts(node: &core::Node) -> NodeFacts {

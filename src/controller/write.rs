@@ -5,14 +5,19 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{ObjectReference, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams,
+};
+use kube::core::Status as Answer;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, ResourceExt};
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::api::{API_VERSION, DRAIN_FINALIZER, DirectorGroup, NodeState, RealServer, VirtualService};
+use crate::api::{
+    API_VERSION, DRAIN_FINALIZER, DirectorGroup, NodeState, RealServer, ReferenceGrant, VirtualService,
+};
 use crate::plan::{Kind, ObjectRef};
 
 use super::cluster::Status;
@@ -44,27 +49,47 @@ impl Writer {
     }
 
     /// Puts a status in place of the one an object has.
+    ///
+    /// Not by server-side apply: where the definition is of an older version and has no place for one field, that refuses
+    /// the whole status, while a patch leaves the field out.
     pub(super) async fn status(&self, name: &ObjectRef, uid: &str, status: &Status) -> anyhow::Result<()> {
-        let mut body = head(name, uid);
-        body["status"] = match status {
+        let status = match status {
             Status::VirtualService(status) => json!(status),
             Status::RealServer(status) => json!(status),
             Status::DirectorGroup(status) => json!(status),
         };
-        self.apply(name, &body, true).await
+        // The uid, so that an object of the same name that has come meanwhile is not meant.
+        let patch = serde_json::from_value(json!([
+            { "op": "test", "path": "/metadata/uid", "value": uid },
+            { "op": "add", "path": "/status", "value": status },
+        ]))?;
+        let (api, parameters) = (self.api(name), parameters());
+        let written = async {
+            let answer = api
+                .patch_status(&name.name, &parameters, &Patch::<()>::Json(patch))
+                .await;
+            unless(is_another, answer)
+        };
+        within(written).await
     }
 
     /// Puts the finalizer on a real server.
     pub(super) async fn hold(&self, name: &ObjectRef, uid: &str) -> anyhow::Result<()> {
-        let mut body = head(name, uid);
-        body["metadata"]["finalizers"] = json!([DRAIN_FINALIZER]);
-        self.apply(name, &body, false).await
+        let body = json!({
+            "apiVersion": API_VERSION, "kind": name.kind.name(),
+            "metadata": { "name": &*name.name, "uid": uid, "finalizers": [DRAIN_FINALIZER] },
+        });
+        let (api, parameters) = (self.api(name), parameters().force());
+        let held = async {
+            let answer = api.patch(&name.name, &parameters, &Patch::Apply(body)).await;
+            unless(|answer| answer.code == 404 || answer.code == 409, answer)
+        };
+        within(held).await
     }
 
     /// Takes the finalizer off a real server, whoever put it on: an object that comes back from a backup has it from there.
     pub(super) async fn release(&self, name: &ObjectRef, uid: &str) -> anyhow::Result<()> {
-        let namespace = name.namespace.as_deref().unwrap_or_default();
-        let api: Api<RealServer> = Api::namespaced(self.client.clone(), namespace);
+        let api = self.api(name);
         let server = within(api.get_opt(&name.name)).await?;
         let Some(server) = server.filter(|server| server.uid().as_deref() == Some(uid)) else {
             return Ok(());
@@ -78,20 +103,17 @@ impl Writer {
         let version = server.resource_version();
         let patch = json!({ "metadata": { "uid": uid, "resourceVersion": version, "finalizers": others } });
         let patched = async {
-            match api
+            let answer = api
                 .patch(&name.name, &PatchParams::default(), &Patch::Merge(patch))
-                .await
-            {
-                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-                answer => answer.map(drop),
-            }
+                .await;
+            unless(|answer| answer.code == 404, answer)
         };
         within(patched).await
     }
 
     /// Takes the finalizer off every real server, and says off how many.
     pub(super) async fn release_all(&self) -> anyhow::Result<usize> {
-        let api: Api<RealServer> = Api::all(self.client.clone());
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(Kind::RealServer));
         let mut released = 0;
         let listed = async {
             match api.list(&ListParams::default()).await {
@@ -119,21 +141,12 @@ impl Writer {
         Ok(released)
     }
 
-    async fn apply(&self, name: &ObjectRef, body: &Value, of_status: bool) -> anyhow::Result<()> {
-        let namespace = name.namespace.as_deref().unwrap_or_default();
-        let client = self.client.clone();
-        match name.kind {
-            Kind::VirtualService => {
-                let api = Api::<VirtualService>::namespaced(client, namespace);
-                apply(&api, name, body, of_status).await
-            }
-            Kind::RealServer => {
-                let api = Api::<RealServer>::namespaced(client, namespace);
-                apply(&api, name, body, of_status).await
-            }
-            Kind::DirectorGroup => apply(&Api::<DirectorGroup>::all(client), name, body, of_status).await,
-            // Nobody judges those of others.
-            Kind::Service | Kind::EndpointSlice | Kind::ReferenceGrant => Ok(()),
+    /// Of whatever version the objects are: of what is there, nothing but metadata matters here.
+    fn api(&self, name: &ObjectRef) -> Api<DynamicObject> {
+        let (client, resource) = (self.client.clone(), resource(name.kind));
+        match &name.namespace {
+            Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+            None => Api::all_with(client, &resource),
         }
     }
 
@@ -165,43 +178,41 @@ impl Writer {
     pub(super) async fn forget_node(&self, node: &str) -> anyhow::Result<()> {
         let api: Api<NodeState> = Api::all(self.client.clone());
         let gone = async {
-            match api.delete(node, &DeleteParams::default()).await {
-                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-                answer => answer.map(drop),
-            }
+            let answer = api.delete(node, &DeleteParams::default()).await;
+            unless(|answer| answer.code == 404, answer)
         };
         within(gone).await
     }
 }
 
-/// What says which object is meant; its uid, so that one of the same name that has come meanwhile is not.
-fn head(name: &ObjectRef, uid: &str) -> Value {
-    let mut metadata = json!({ "name": &*name.name, "uid": uid });
-    if let Some(namespace) = &name.namespace {
-        metadata["namespace"] = json!(&**namespace);
+fn resource(kind: Kind) -> ApiResource {
+    match kind {
+        Kind::VirtualService => ApiResource::erase::<VirtualService>(&()),
+        Kind::RealServer => ApiResource::erase::<RealServer>(&()),
+        Kind::DirectorGroup => ApiResource::erase::<DirectorGroup>(&()),
+        Kind::Service => ApiResource::erase::<Service>(&()),
+        Kind::EndpointSlice => ApiResource::erase::<EndpointSlice>(&()),
+        Kind::ReferenceGrant => ApiResource::erase::<ReferenceGrant>(&()),
     }
-    json!({ "apiVersion": API_VERSION, "kind": name.kind.name(), "metadata": metadata })
 }
 
-async fn apply<K>(api: &Api<K>, name: &ObjectRef, body: &Value, of_status: bool) -> anyhow::Result<()>
-where
-    K: Clone + DeserializeOwned + std::fmt::Debug,
-{
-    let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    let patch = Patch::Apply(body);
-    let applied = async {
-        let answer = if of_status {
-            api.patch_status(&name.name, &parameters, &patch).await
-        } else {
-            api.patch(&name.name, &parameters, &patch).await
-        };
-        match answer {
-            // It is gone, or another of its name has come: then there is nothing to write any more.
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
-            answer => answer.map(drop),
-        }
-    };
-    within(applied).await
+fn parameters() -> PatchParams {
+    PatchParams::apply(FIELD_MANAGER)
+}
+
+/// Whether the object is gone, or another of its name has come: then there is nothing to write any more.
+fn is_another(answer: &Answer) -> bool {
+    let causes = answer.details.as_ref().map_or(0, |details| details.causes.len());
+    // A patch whose test fails; an invalid object has causes.
+    answer.code == 404 || answer.code == 422 && causes == 0
+}
+
+/// An answer that says that there is nothing to be done is none to complain of.
+fn unless<T>(is_done: impl Fn(&Answer) -> bool, answer: kube::Result<T>) -> kube::Result<()> {
+    match answer {
+        Err(kube::Error::Api(answer)) if is_done(&answer) => Ok(()),
+        answer => answer.map(drop),
+    }
 }
 
 /// The Lease that says who writes.

@@ -16,6 +16,7 @@ use crate::plan::validate::{self, Remark, Validation};
 use crate::plan::{Form, Kind, Update};
 
 use super::SourceEvent;
+use super::served::Served;
 use super::watch::{Event, Seen, Stream, Watch, everything, objects};
 
 /// Updates handed on together while a list is read.
@@ -84,21 +85,21 @@ pub async fn watch(
 
 fn of_weir(client: &Client, node_name: &str) -> [Stream<Read>; 4] {
     let own_node = everything().fields(&format!("metadata.name={node_name}"));
-    let virtual_services = Api::<VirtualService>::all(client.clone());
-    let real_servers = Api::<RealServer>::all(client.clone());
-    let director_groups = Api::<DirectorGroup>::all(client.clone());
+    let virtual_services = Api::<Served<VirtualService>>::all(client.clone());
+    let real_servers = Api::<Served<RealServer>>::all(client.clone());
+    let director_groups = Api::<Served<DirectorGroup>>::all(client.clone());
     let nodes = Api::<Node>::all(client.clone());
     [
         objects(0, virtual_services, everything(), |object| {
-            put(validate::virtual_service(&object), |form| {
+            put(object.validate(validate::virtual_service), |form| {
                 Form::VirtualService(Box::new(form))
             })
         }),
         objects(1, real_servers, everything(), |object| {
-            put(validate::real_server(&object), Form::RealServer)
+            put(object.validate(validate::real_server), Form::RealServer)
         }),
         objects(2, director_groups, everything(), |object| {
-            put(validate::director_group(&object), |form| {
+            put(object.validate(validate::director_group), |form| {
                 Form::DirectorGroup(Box::new(form))
             })
         }),

@@ -6,10 +6,12 @@
 //! | `folder` | a folder of manifests, watched |
 //! | `cluster` | the Kubernetes API |
 //! | `watch` | one kind of it |
+//! | `served` | one object of it, of whatever version |
 
 pub mod cluster;
 pub mod folder;
 pub mod manifest;
+pub mod served;
 pub mod watch;
 
 use std::collections::BTreeMap;
