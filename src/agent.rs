@@ -459,9 +459,11 @@ fn tell(pass: &Pass, audit: bool) {
         warn!(service = %key, "{key} was in the kernel already and is wanted: it is Weir's from now on");
     }
     let changes = pass.changes.len() - pass.failures.len();
-    if audit && changes > 0 {
+    // What drains goes when it is time, be it during an audit.
+    let repairs = changes - pass.drained.len();
+    if audit && repairs > 0 {
         warn!(
-            changes,
+            changes = repairs,
             "the kernel's table was not as it should be and has been repaired"
         );
     } else if changes > 0 {

@@ -40,6 +40,7 @@ use crate::plan::{
     Update, group_needs, node_needs, plan, plan_timeouts, sync_daemon,
 };
 
+pub use draining::Drained;
 use draining::Drains;
 pub use programming::Programming;
 
@@ -71,6 +72,8 @@ pub struct Pass {
     pub adopted: Vec<ServiceKey>,
     /// Deletions that were left out, because not all that is wanted is known.
     pub withheld: Vec<Change>,
+    /// How the draining of destinations ended that it removed for that.
+    pub drained: Vec<Drained>,
     /// Whether the connection timeouts had to be set.
     pub timeouts_set: bool,
     /// The half of connection sync that had to be started.
@@ -377,7 +380,7 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
         if let Some(HostPlan { steps, .. }) = &host {
             self.host.apply(&steps.after, &mut failures);
         }
-        self.remember(&keys, &pass)?;
+        self.remember(&keys, &mut pass)?;
         if let Some(host) = host {
             self.remember_host(host, failures, &mut pass);
         }
@@ -568,7 +571,7 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
     }
 
     /// Records what a pass left: what the kernel holds now, what it refused, and what is no longer ours.
-    fn remember(&mut self, keys: &BTreeSet<ServiceKey>, pass: &Pass) -> Result<(), PassError> {
+    fn remember(&mut self, keys: &BTreeSet<ServiceKey>, pass: &mut Pass) -> Result<(), PassError> {
         for key in keys {
             self.failures.remove(key);
         }
@@ -582,7 +585,7 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
             if let Change::DeleteDestination { service, key } = change
                 && !pass.failures.iter().any(|failure| failure.change == *change)
             {
-                self.drains.removed(service, key);
+                pass.drained.extend(self.drains.removed(service, key));
             }
         }
         let withheld: BTreeSet<ServiceKey> = pass.withheld.iter().map(|change| *change.service()).collect();

@@ -23,6 +23,8 @@ use super::Label;
 
 /// In seconds: a pass over one changed object takes milliseconds, one over ten thousand services seconds.
 const DURATIONS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0];
+/// The default of `draining.timeout` is a minute.
+const DRAINS: [f64; 9] = [1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0];
 const LATENCIES: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
 pub(super) type Counters<const LABELS: usize> = Family<[Label; LABELS], Counter>;
@@ -38,6 +40,8 @@ pub struct Metrics {
     refusals: Counters<2>,
     corrections: Counters<1>,
     steps: Counters<1>,
+    drains: Histogram,
+    forced_drains: Counter,
 }
 
 /// Which pass it was.
@@ -70,6 +74,8 @@ impl Default for Metrics {
             refusals: Family::default(),
             corrections: from_zero("kind", ["added", "changed", "removed"]),
             steps: Family::default(),
+            drains: Histogram::new(DRAINS),
+            forced_drains: Counter::default(),
         }
     }
 }
@@ -114,9 +120,16 @@ impl Metrics {
             ];
             increase(&self.refusals, labels, 1);
         }
+        for drained in &pass.drained {
+            self.drains.observe(drained.took.as_secs_f64());
+            self.forced_drains.inc_by(drained.forced.into());
+        }
         if audit {
+            // What drains goes when it is time, be it during an audit.
+            let mut left_out = refused;
+            *left_out.entry("delete_destination").or_default() += pass.drained.len() as u64;
             for (op, count) in asked {
-                let made = count.saturating_sub(refused.get(op).copied().unwrap_or_default());
+                let made = count.saturating_sub(left_out.get(op).copied().unwrap_or_default());
                 increase(&self.corrections, [("kind", correction(op).into())], made);
             }
         }
@@ -158,6 +171,17 @@ impl Metrics {
             "kernel_drift_corrections",
             "Entries of the table that audits had to repair",
             self.corrections.clone(),
+        );
+        registry.register_with_unit(
+            "drain_duration",
+            "Time from when a destination was no longer wanted to its removal",
+            Unit::Seconds,
+            self.drains.clone(),
+        );
+        registry.register(
+            "drain_forced",
+            "Destinations that were removed with connections left, because their time was over",
+            self.forced_drains.clone(),
         );
         registry.register("node_steps", "Steps taken around the table", self.steps.clone());
     }

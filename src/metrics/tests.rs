@@ -18,7 +18,7 @@ use crate::ipvs::{
 };
 use crate::ledger::Ledger;
 use crate::plan::{Finding, NamespacedName, ObjectRef, Reason, Role};
-use crate::reconcile::{Pass, PassError};
+use crate::reconcile::{Drained, Pass, PassError};
 
 fn web() -> NamespacedName {
     NamespacedName {
@@ -244,6 +244,29 @@ fn only_an_audit_finds_drift_and_only_what_was_changed_counts() {
     let told = told(&metrics, PerRealServer::Off);
     let refused = r#"weir_netlink_errors_total{node="d1",op="add_service",errno="ENOENT"} 2"#;
     assert_eq!(lines(&told, "weir_netlink_errors_total"), [refused]);
+}
+
+#[test]
+fn what_ends_to_drain_during_an_audit_is_no_drift() {
+    let metrics = Metrics::default();
+    let drained = |seconds, forced| Drained {
+        took: Duration::from_secs(seconds),
+        forced,
+    };
+    let pass = Pass {
+        drained: vec![drained(4, false), drained(60, true)],
+        ..pass()
+    };
+    metrics.passed(AUDIT, Duration::from_millis(3), &Ok(pass));
+    let told = told(&metrics, PerRealServer::Off);
+    for line in [
+        "weir_kernel_drift_corrections_total{node=\"d1\",kind=\"removed\"} 0",
+        "weir_drain_duration_seconds_sum{node=\"d1\"} 64.0",
+        "weir_drain_duration_seconds_bucket{node=\"d1\",le=\"30.0\"} 1",
+        "weir_drain_forced_total{node=\"d1\"} 1",
+    ] {
+        assert!(told.iter().any(|told| told == line), "{line}: {told:#?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

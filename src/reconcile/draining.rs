@@ -45,10 +45,19 @@ struct Drain {
     /// Since when it has been seen without connections that count.
     quiet_since: Option<Instant>,
     next_look: Instant,
-    over: bool,
+    over: Option<Drained>,
     draining: ValidatedDraining,
     /// The RealServer that it is, if it still is one.
     real_server: Option<NamespacedName>,
+}
+
+/// How the draining of a destination ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// How long it took.
+    pub took: Duration,
+    /// Whether its time was over before its connections were.
+    pub forced: bool,
 }
 
 impl Drains {
@@ -86,7 +95,7 @@ impl Drains {
                     real_server: leaver.cloned().flatten(),
                     ..drain
                 };
-                if !drain.over {
+                if drain.over.is_none() {
                     wanted.destinations.insert(*key, destination.quiesced());
                 }
                 drains.insert(*key, drain);
@@ -97,14 +106,14 @@ impl Drains {
         }
     }
 
-    /// Takes in that a destination has been removed.
-    pub(super) fn removed(&mut self, service: &ServiceKey, key: &DestinationKey) {
-        if let Some(drains) = self.services.get_mut(service) {
-            drains.remove(key);
-            if drains.is_empty() {
-                self.services.remove(service);
-            }
+    /// Takes in that a destination has been removed, and says how its draining ended if that is why.
+    pub(super) fn removed(&mut self, service: &ServiceKey, key: &DestinationKey) -> Option<Drained> {
+        let drains = self.services.get_mut(service)?;
+        let drain = drains.remove(key);
+        if drains.is_empty() {
+            self.services.remove(service);
         }
+        drain?.over
     }
 
     /// The services with destinations whose connections are to be looked at by now.
@@ -159,7 +168,7 @@ impl Drain {
             since: now,
             quiet_since: None,
             next_look: now,
-            over: false,
+            over: None,
             draining,
             real_server: None,
         }
@@ -183,7 +192,11 @@ impl Drain {
             self.quiet_since.map(|since| since + SETTLING),
         ];
         let times = times.into_iter().flatten();
-        self.over = (active == 0 && inactive == 0) || times.clone().any(|time| time <= now);
+        let is_over = (active == 0 && inactive == 0) || times.clone().any(|time| time <= now);
+        self.over = is_over.then(|| Drained {
+            took: now - self.since,
+            forced: counted > 0,
+        });
         let interval = ((now - self.since) / 10).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
         self.next_look = times
             .filter(|time| *time > now)
@@ -220,6 +233,7 @@ mod tests {
     }
 
     /// Looks whenever the drain asks for it, and says after how many seconds it is over, if ever, and after how many looks.
+    /// It is forced if there is something left then.
     fn course(
         draining: ValidatedDraining,
         udp: bool,
@@ -230,8 +244,12 @@ mod tests {
         for looks in 1..1000 {
             let now = drain.next_look;
             drain.judge(udp, counts((now - start).as_secs()), now);
-            if drain.over {
-                return (Some((now - start).as_secs()), looks);
+            if let Some(over) = drain.over {
+                let took = now - start;
+                let left = counts(took.as_secs());
+                let forced = left.active > 0 || udp && left.inactive > 0;
+                assert_eq!(over, Drained { took, forced });
+                return (Some(took.as_secs()), looks);
             }
             assert!(drain.next_look > now, "time goes on");
         }
