@@ -1,6 +1,4 @@
 //! The controller beside a real API server: what it writes, how often, who writes, what holds a deleted RealServer.
-//!
-//! Its rights are those of `deploy/`. The agents are this test: what they report is what a controller knows of nodes.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,179 +8,16 @@
 )]
 
 mod control_plane;
+mod controller_rig;
 #[path = "lab/mod.rs"]
 mod lab;
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use control_plane::{BoundTo, ControlPlane, ServiceAccountAccess, limit, succeeded, until};
-use lab::process::Process;
+use control_plane::{limit, until};
+use controller_rig::{Fixture, NODE, OBJECTS, web};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use weir::plan::{Generation, Generations, NamespacedName};
-
-const WEIR: &str = env!("CARGO_BIN_EXE_weir");
-
-const OBJECTS: &str = "
-apiVersion: v1
-kind: List
-items:
-- {apiVersion: v1, kind: Namespace, metadata: {name: shop}}
-- apiVersion: weir.dev/v1alpha1
-  kind: DirectorGroup
-  metadata: {name: edge}
-  spec: {nodeSelector: {matchLabels: {weir.dev/role: director}}, failover: {type: Static, static: {activeNode: d1}}}
-- apiVersion: weir.dev/v1alpha1
-  kind: RealServer
-  metadata: {name: rs1, namespace: shop, labels: {app: web}}
-  spec: {address: 10.0.0.11}
-- apiVersion: weir.dev/v1alpha1
-  kind: RealServer
-  metadata: {name: rs2, namespace: shop, labels: {app: web}}
-  spec: {address: 10.0.0.12, weight: 0}
-";
-
-const NODE: &str = "{apiVersion: v1, kind: Node, metadata: {name: d1, labels: {weir.dev/role: director}}}";
-
-fn web(name: &str, vip: &str, more: &str) -> String {
-    format!(
-        "{{apiVersion: weir.dev/v1alpha1, kind: VirtualService, metadata: {{name: {name}, namespace: shop}}, spec: {{\
-         addresses: [{vip}], listeners: [{{name: http, protocol: TCP, port: 80}}], directorGroupRef: {{name: edge}}, \
-         backends: [{{name: web, realServers: {{selector: {{matchLabels: {{app: web}}}}}}}}]{more}}}}}\n"
-    )
-}
-
-struct Fixture {
-    control_plane: ControlPlane,
-    kubeconfig: tempfile::TempDir,
-}
-
-impl Fixture {
-    async fn new() -> Self {
-        let control_plane = ControlPlane::start().await;
-        let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
-        succeeded(&control_plane.kubectl(&["apply", "-k", deploy]).await);
-        let established = [
-            "wait",
-            "--for=condition=Established",
-            "crd",
-            "--all",
-            "--timeout=60s",
-        ];
-        succeeded(&control_plane.kubectl(&established).await);
-        let access = ServiceAccountAccess {
-            namespace: "weir-system",
-            name: "weir-controller",
-            bound_to: BoundTo::ServiceAccount,
-            audiences: &[],
-            server: None,
-        };
-        let kubeconfig = tempfile::tempdir().unwrap();
-        let text = control_plane.kubeconfig_for_service_account(&access).await;
-        std::fs::write(kubeconfig.path().join("config"), text).unwrap();
-        let fixture = Self {
-            control_plane,
-            kubeconfig,
-        };
-        fixture.apply(OBJECTS).await;
-        fixture
-    }
-
-    fn controller(&self, identity: &str, more: &[&str]) -> Process {
-        let mut command = Command::new(WEIR);
-        command
-            .args(["controller", "--identity", identity])
-            .args(more)
-            .env("KUBECONFIG", self.kubeconfig.path().join("config"));
-        Process::start(&mut command)
-    }
-
-    async fn apply(&self, text: &str) {
-        succeeded(
-            &self
-                .control_plane
-                .kubectl_reading(&["apply", "-f", "-"], text)
-                .await,
-        );
-    }
-
-    async fn kubectl(&self, arguments: &[&str]) -> String {
-        succeeded(&self.control_plane.kubectl(arguments).await)
-    }
-
-    async fn get(&self, kind: &str, name: &str) -> Value {
-        let arguments = ["get", kind, name, "-n", "shop", "-o", "json"];
-        let output = self.control_plane.kubectl(&arguments).await;
-        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
-    }
-
-    /// What the agent of d1 reports: that it has everything for these virtual services.
-    async fn report(&self, served: &[&str], more: Value) {
-        let mut generations = Generations::default();
-        for name in served {
-            let generation = self.get("ivs", name).await["metadata"]["generation"].as_i64();
-            let name = NamespacedName {
-                namespace: "shop".into(),
-                name: (*name).into(),
-            };
-            generations.exchange(None, Some(Generation::new(&name, generation)));
-        }
-        let programmed = json!({ "digest": "0", "services": served.len(), "destinations": 0 });
-        let mut status = json!({
-            "agentVersion": "test", "desired": programmed, "programmed": programmed, "foreignServices": 0,
-            "failureCount": 0, "findingCount": 0, "roles": [{ "directorGroup": "edge", "role": "Active" }],
-            "programmedVirtualServices": generations.to_string(),
-        });
-        for (member, value) in more.as_object().unwrap() {
-            status[member] = value.clone();
-        }
-        let state = json!({
-            "apiVersion": "weir.dev/v1alpha1", "kind": "NodeState", "metadata": { "name": "d1" }, "spec": {}, "status": status,
-        });
-        let state = state.to_string();
-        for more in [&[][..], &["--subresource=status"]] {
-            let arguments = [&["apply", "--server-side", "--force-conflicts", "-f", "-"], more].concat();
-            succeeded(&self.control_plane.kubectl_reading(&arguments, &state).await);
-        }
-    }
-
-    /// Waits for a condition to be of a status and a reason, and says its message.
-    async fn condition(&self, kind: &str, name: &str, aspect: &str, wanted: &str) -> String {
-        let what = format!("{kind} {name}: {aspect} is {wanted}");
-        until(&what, limit(30), async || {
-            let object = self.get(kind, name).await;
-            let conditions = object["status"]["conditions"]
-                .as_array()
-                .cloned()
-                .unwrap_or_default();
-            let condition = conditions.iter().find(|condition| condition["type"] == aspect);
-            let text = |member: &str| {
-                condition
-                    .map_or("", |condition| condition[member].as_str().unwrap_or(""))
-                    .to_owned()
-            };
-            if format!("{} {}", text("status"), text("reason")) == wanted {
-                Ok(text("message"))
-            } else {
-                Err(format!("{:#}", object["status"]))
-            }
-        })
-        .await
-    }
-
-    async fn is_gone(&self, kind: &str, name: &str, within: Duration) -> Duration {
-        let begin = Instant::now();
-        until(&format!("{kind} {name} is gone"), within, async || {
-            match self.get(kind, name).await {
-                Value::Null => Ok(()),
-                object => Err(object["metadata"].to_string()),
-            }
-        })
-        .await;
-        begin.elapsed()
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-control-plane"]

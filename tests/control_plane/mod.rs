@@ -35,6 +35,7 @@
 mod access;
 mod arguments;
 mod certificates;
+mod gateway;
 mod kubectl;
 mod layout;
 mod port;
@@ -46,6 +47,7 @@ use std::{path::Path, process::Output};
 
 pub(crate) use access::{BoundTo, ServiceAccountAccess};
 use certificates::Authority;
+pub(crate) use gateway::{Answer, Asked, Gateway};
 use kube::{
     Client,
     api::{GetParams, Request},
