@@ -25,7 +25,7 @@ cargo-deb := 3.8.0
 IN_VM := lab_selftest kernel_ipvs kernel_agent kernel_reload kernel_nftables kernel_host kernel_direct_routing \
 	kernel_tunnels kernel_forwarding kernel_scheduling kernel_streamlined kernel_preflight kernel_unprivileged \
 	kernel_without_nftables kernel_draining
-WITH_API_SERVER := control_plane_selftest chart controller gitops manifests rules versions
+WITH_API_SERVER := api_trouble control_plane_selftest chart controller gitops manifests rules versions
 KERNELS := 6.1 6.12
 
 .PHONY: help

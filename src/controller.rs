@@ -80,19 +80,30 @@ pub struct Settings {
 /// The name of the Lease.
 const LEASE: &str = "weir-controller";
 
+/// Clients of the API, each with connections of its own.
+pub struct Clients {
+    /// For watches: [`watch::client`](crate::source::watch::client).
+    pub reading: Client,
+    /// For statuses and what else is written.
+    pub writing: Client,
+    /// For the Lease. When connections have died silently, there is time to try one of them, and not each of those that wrote
+    /// statuses.
+    pub electing: Client,
+}
+
 /// Runs until the token is cancelled, and tells how it fares. The Lease is given back then.
 pub async fn run(
-    client: Client,
+    clients: Clients,
     settings: Settings,
     (metrics, vitals): (ControllerMetrics, Vitals),
     shutdown: CancellationToken,
 ) {
     let (sender, news) = mpsc::channel(NEWS);
     let (leading, leads) = watch::channel(false);
-    let lease = LeaseWriter::new(client.clone(), &settings.lease_namespace, LEASE);
+    let lease = LeaseWriter::new(clients.electing, &settings.lease_namespace, LEASE);
     let election = elect(lease, settings.identity.clone(), leading, shutdown.clone());
-    let source = source::watch(client.clone(), sender, shutdown.clone());
-    let writer = Writer::new(client, settings.identity);
+    let source = source::watch(clients.reading, sender, shutdown.clone());
+    let writer = Writer::new(clients.writing, settings.identity);
     let controller = Controller::new(writer, leads, settings.forget_after, metrics, vitals);
     let ((), (), ()) = tokio::join!(election, source, controller.run(news, shutdown));
 }
@@ -131,7 +142,7 @@ async fn elect(
         let leads = election.leads(Instant::now().into_std());
         leading.send_if_modified(|led| {
             if *led != leads {
-                match (leads, election.holder()) {
+                match (leads, election.other_holder()) {
                     (true, _) => info!("this controller writes from now on"),
                     (false, Some(holder)) => info!("{holder} writes from now on"),
                     (false, None) => {

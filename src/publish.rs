@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use crate::agent::Report;
 use crate::api::{API_VERSION, NodeState, NodeStateStatus};
+use crate::source::watch::words;
 use crate::status;
 
 /// Who the API server says wrote a field.
@@ -93,8 +94,8 @@ async fn write(
             .await?;
         Ok::<(), kube::Error>(())
     };
-    tokio::time::timeout(WRITE_TIMEOUT, write)
-        .await
-        .context("no answer in time")??;
-    Ok(())
+    let answer = tokio::time::timeout(WRITE_TIMEOUT, write).await;
+    answer
+        .context("no answer in time")?
+        .map_err(|error| anyhow!(words(&error)))
 }

@@ -24,7 +24,7 @@ use crate::source::{cluster, folder};
 use crate::telemetry::{self, LogFormat};
 
 use super::OK;
-use super::process::{cancel_on_signal, connect, duration, host_name, runtime};
+use super::process::{Access, cancel_on_signal, duration, host_name, runtime};
 
 /// Events of a source that may wait for the agent.
 const EVENTS: usize = 256;
@@ -190,12 +190,13 @@ impl AgentArguments {
                 let ((), ()) = tokio::join!(agent, source);
             }
             None => {
-                let client =
-                    connect("run in a pod, set KUBECONFIG, or name a folder with --manifests").await?;
+                let way_out = "run in a pod, set KUBECONFIG, or name a folder with --manifests";
+                let access = Access::infer(way_out).await?;
+                let (reading, writing) = (access.reading()?, access.writing()?);
                 let (wants, wanted) = watch::channel(false);
                 let agent = agent.asking_for_endpoints(wants).run(received, shutdown.clone());
-                let source = cluster::watch(client.clone(), &node_name, wanted, events, shutdown.clone());
-                let publisher = publish::publish(client, &node_name, published, shutdown.clone());
+                let source = cluster::watch(reading, &node_name, wanted, events, shutdown.clone());
+                let publisher = publish::publish(writing, &node_name, published, shutdown.clone());
                 let ((), (), ()) = tokio::join!(agent, source, publisher);
             }
         }

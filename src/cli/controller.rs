@@ -7,13 +7,13 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::controller::{self, Settings};
+use crate::controller::{self, Clients, Settings};
 use crate::metrics::{ControllerMetrics, Exposition, controller_registry};
 use crate::serve::{self, Vitals};
 use crate::telemetry::{self, LogFormat};
 
 use super::OK;
-use super::process::{cancel_on_signal, connect, duration, host_name, runtime};
+use super::process::{Access, cancel_on_signal, duration, host_name, runtime};
 
 /// Write the status of all objects from what the agents report
 ///
@@ -57,9 +57,9 @@ impl ControllerArguments {
     }
 
     async fn serve(self) -> anyhow::Result<()> {
-        let client = connect("run in a pod, or set KUBECONFIG").await?;
+        let access = Access::infer("run in a pod, or set KUBECONFIG").await?;
         if self.release {
-            let released = controller::release(client).await?;
+            let released = controller::release(access.writing()?).await?;
             info!("the finalizer is off {released} RealServers");
             return Ok(());
         }
@@ -70,6 +70,11 @@ impl ControllerArguments {
         info!(identity, version = env!("CARGO_PKG_VERSION"), "weir controller");
         let shutdown = CancellationToken::new();
         cancel_on_signal(&shutdown)?;
+        let clients = Clients {
+            reading: access.reading()?,
+            writing: access.writing()?,
+            electing: access.writing()?,
+        };
         let settings = Settings {
             identity,
             lease_namespace: self.lease_namespace,
@@ -86,7 +91,7 @@ impl ControllerArguments {
                 shutdown.clone(),
             ));
         }
-        controller::run(client, settings, (metrics, vitals), shutdown).await;
+        controller::run(clients, settings, (metrics, vitals), shutdown).await;
         info!("stopped");
         Ok(())
     }

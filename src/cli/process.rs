@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use kube::Client;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
-use crate::source::watch::WATCH_TIMEOUT;
+use crate::source::watch;
 
-/// The server ends a watch after [`WATCH_TIMEOUT`] seconds; a connection silent for longer is dead.
-const READ_TIMEOUT: Duration = Duration::from_secs(WATCH_TIMEOUT as u64 + 20);
+/// How long a connection for writes is kept that nobody needs, and how long it may take to answer.
+const IDLE: Duration = Duration::from_secs(10);
+const UNUSABLE: &str = "cannot use this Kubernetes configuration";
 
 pub(super) fn runtime() -> anyhow::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
@@ -21,13 +23,32 @@ pub(super) fn runtime() -> anyhow::Result<Runtime> {
         .context("cannot start the runtime")
 }
 
-/// A client of the API that the environment names. `way_out` says what to do where there is none.
-pub(super) async fn connect(way_out: &str) -> anyhow::Result<kube::Client> {
-    let mut config = kube::Config::infer()
-        .await
-        .with_context(|| format!("no Kubernetes API to read from: {way_out}"))?;
-    config.read_timeout = Some(READ_TIMEOUT);
-    kube::Client::try_from(config).context("cannot use this Kubernetes configuration")
+/// How the API is reached. Each client has connections of its own.
+pub(super) struct Access(kube::Config);
+
+impl Access {
+    /// The API that the environment names. `way_out` says what to do where there is none.
+    pub(super) async fn infer(way_out: &str) -> anyhow::Result<Self> {
+        let config = kube::Config::infer().await;
+        config
+            .map(Self)
+            .with_context(|| format!("no Kubernetes API to read from: {way_out}"))
+    }
+
+    /// A client for watches.
+    pub(super) fn reading(&self) -> anyhow::Result<Client> {
+        watch::client(self.0.clone()).context(UNUSABLE)
+    }
+
+    /// A client for writes, each of which has a limit of its own. It waits as a server asks that has too much to do.
+    pub(super) fn writing(&self) -> anyhow::Result<Client> {
+        let mut config = self.0.clone();
+        // What has been idle for so long is not tried any more: it may have died meanwhile.
+        config.read_timeout = Some(IDLE);
+        // What has been idle for less has the whole time for its next answer.
+        config.reset_reader_on_write = true;
+        Client::try_from(config).context(UNUSABLE)
+    }
 }
 
 /// Cancels a token when the process is asked to end.

@@ -60,9 +60,10 @@ impl Election {
         self.renewed.is_some_and(|renewed| now < renewed + GRACE)
     }
 
-    /// Who holds the Lease, as far as is known.
-    pub fn holder(&self) -> Option<&str> {
-        self.seen.as_ref()?.0.holder.as_deref()
+    /// Who else holds the Lease, as far as is known.
+    pub fn other_holder(&self) -> Option<&str> {
+        let holder = self.seen.as_ref()?.0.holder.as_deref()?;
+        (holder != self.identity).then_some(holder)
     }
 
     /// Takes in the Lease as it is, and says what to do with it. `wall` is written into it for people.
@@ -208,7 +209,7 @@ mod tests {
         // And comes back.
         server.turn(&mut one, begin + seconds(60));
         assert!(!one.leads(begin + seconds(60)));
-        assert_eq!(one.holder(), Some("two"));
+        assert_eq!(one.other_holder(), Some("two"));
     }
 
     /// Its clock may be years off: times that others wrote do not count.
@@ -231,6 +232,8 @@ mod tests {
         let (begin, mut server) = (start(), Server::default());
         let mut one = Election::new("one".to_owned());
         server.turn(&mut one, begin);
+        server.turn(&mut one, begin);
+        assert_eq!(one.other_holder(), None);
         assert!(one.leads(begin + seconds(9)));
         assert!(!one.leads(begin + seconds(10)));
         one.lost();

@@ -17,7 +17,7 @@ use crate::api::{
 use crate::plan::validate::{self, Remark, Validation};
 use crate::plan::{Form, Kind, Update};
 use crate::source::served::Served;
-use crate::source::watch::{Event, Seen, Stream, Watch, everything, objects};
+use crate::source::watch::{Event, Name, Seen, Stream, Watch, everything, objects};
 
 use super::cluster::{News, NodeFacts, Object, Status};
 
@@ -225,10 +225,10 @@ impl Watches {
         self.watches.iter().all(Watch::is_complete)
     }
 
-    fn take(&mut self, number: usize, event: Event<Read>) -> Vec<SourceNews> {
+    fn take(&mut self, number: usize, event: Event<(Name, Read)>) -> Vec<SourceNews> {
         let were_complete = self.are_complete();
         let problems_before = self.problems();
-        let in_list = matches!(event, Ok(watcher::Event::InitApply(_)));
+        let in_list = matches!(event, Event::Said(watcher::Event::InitApply(_)));
         let (watched, _) = WATCHED[number];
         let seen = self.watches[number].take(event);
         self.batch

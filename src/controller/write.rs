@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -19,6 +19,7 @@ use crate::api::{
     API_VERSION, DRAIN_FINALIZER, DirectorGroup, NodeState, RealServer, ReferenceGrant, VirtualService,
 };
 use crate::plan::{Kind, ObjectRef};
+use crate::source::watch;
 
 use super::cluster::Status;
 use super::events::Told;
@@ -270,11 +271,9 @@ impl LeaseWriter {
     }
 }
 
-async fn within<T, E>(act: impl Future<Output = Result<T, E>>) -> anyhow::Result<T>
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
-    Ok(tokio::time::timeout(TIMEOUT, act)
-        .await
-        .context("no answer in time")??)
+async fn within<T>(act: impl Future<Output = kube::Result<T>>) -> anyhow::Result<T> {
+    let answer = tokio::time::timeout(TIMEOUT, act).await;
+    answer
+        .context("no answer in time")?
+        .map_err(|error| anyhow!(watch::words(&error)))
 }

@@ -17,7 +17,7 @@ use crate::plan::{Form, Kind, Update};
 
 use super::SourceEvent;
 use super::served::Served;
-use super::watch::{Event, Seen, Stream, Watch, everything, objects};
+use super::watch::{Event, Name, Seen, Stream, Watch, everything, objects};
 
 /// Updates handed on together while a list is read.
 const BATCH: usize = 500;
@@ -166,10 +166,10 @@ impl Watches {
     }
 
     /// Takes in an event of one watch and says what the agent is to be told.
-    fn take(&mut self, number: usize, event: Event<Read>) -> Vec<SourceEvent> {
+    fn take(&mut self, number: usize, event: Event<(Name, Read)>) -> Vec<SourceEvent> {
         let (weir_was, endpoints_were) = (self.of_weir_are_complete(), self.of_endpoints_are_complete());
         let problems_before = self.problems();
-        let in_list = matches!(event, Ok(watcher::Event::InitApply(_)));
+        let in_list = matches!(event, Event::Said(watcher::Event::InitApply(_)));
         let mut news = Vec::new();
         for seen in self.watches[number].take(event) {
             match (KINDS[number], seen) {
@@ -226,7 +226,6 @@ impl Watches {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::watch::Name;
 
     #[test]
     fn what_is_let_go_of_is_not_known_before_it_is_gone() {
@@ -236,11 +235,11 @@ mod tests {
             name: "web".into(),
         };
         for number in ENDPOINTS..KINDS.len() {
-            watches.take(number, Ok(watcher::Event::Init));
-            watches.take(number, Ok(watcher::Event::InitDone));
+            watches.take(number, Event::Said(watcher::Event::Init));
+            watches.take(number, Event::Said(watcher::Event::InitDone));
         }
         let there = (name.clone(), Read::Object(None, Vec::new()));
-        watches.take(ENDPOINTS, Ok(watcher::Event::Apply(there)));
+        watches.take(ENDPOINTS, Event::Said(watcher::Event::Apply(there)));
         let expected = [
             SourceEvent::Endpoints { known: false },
             SourceEvent::Updates(vec![Update::Delete(name.of(Kind::Service))]),

@@ -1,0 +1,185 @@
+//! What comes between Weir and the API server: refusals of every kind, and watches of which nothing comes any more.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "clippy takes nothing but #[test] functions for tests, which also look at the clock"
+)]
+
+mod control_plane;
+mod controller_rig;
+#[path = "lab/mod.rs"]
+mod lab;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use control_plane::{Answer, Asked, Gateway, limit, until};
+use controller_rig::{Fixture, NODE, web};
+use hyper::Method;
+use kube::Config;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use weir::plan::{Kind, Update};
+use weir::source::{SourceEvent, cluster};
+
+/// How often each thing has been asked for since a moment.
+fn asked_since(gateway: &Gateway, begin: Instant) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for asked in gateway.asked().iter().filter(|asked| asked.at >= begin) {
+        let path = asked.path.split('?').next().unwrap_or_default();
+        let what = if asked.is_watch() {
+            "WATCH"
+        } else {
+            asked.method.as_str()
+        };
+        *counts.entry(format!("{what} {path}")).or_default() += 1;
+    }
+    counts
+}
+
+/// Refuses what a rule says until something has been asked for several times, and looks that nothing was asked for more
+/// than about once a second.
+async fn refuse(gateway: &Gateway, answer: Answer, which: fn(&Asked) -> bool, what: &str) {
+    let begin = Instant::now();
+    gateway.answer(move |asked| which(asked).then_some(answer));
+    gateway.cut();
+    until(&format!("{what} is refused: {answer:?}"), limit(30), async || {
+        let counts = asked_since(gateway, begin);
+        (counts.get(what) >= Some(&3))
+            .then_some(())
+            .ok_or_else(|| format!("{counts:?}"))
+    })
+    .await;
+    let (counts, seconds) = (asked_since(gateway, begin), begin.elapsed().as_secs());
+    for (what, count) in counts {
+        assert!(
+            count <= 2 + seconds * 5 / 4,
+            "{answer:?}: {what} {count} times in {seconds} s"
+        );
+    }
+    gateway.answer(|_| None);
+}
+
+fn is_write(asked: &Asked) -> bool {
+    asked.method == Method::PATCH
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-control-plane"]
+async fn what_is_refused_is_asked_for_again_at_leisure_and_no_status_is_lost() {
+    let fixture = Fixture::new().await;
+    fixture.apply(NODE).await;
+    fixture.apply(&web("web", "10.0.0.200", "")).await;
+    fixture.report(&["web"], json!({})).await;
+    let (controller, gateway) = fixture.controller_behind_gateway("one").await;
+    fixture.condition("ivs", "web", "Ready", "True Ready").await;
+    let mut vips = (1..).map(|number| format!("10.0.1.{number}"));
+    let mut change = async || fixture.apply(&web("web", &vips.next().unwrap(), "")).await;
+
+    const STATUS: &str = "PATCH /apis/weir.dev/v1alpha1/namespaces/shop/virtualservices/web/status";
+    for answer in [Answer::Refusal(429, Some(1)), Answer::Refusal(500, None)] {
+        change().await;
+        refuse(&gateway, answer, is_write, STATUS).await;
+        fixture.is_observed("ivs", "web", limit(20)).await;
+    }
+    const WATCH: &str = "WATCH /apis/weir.dev/v1alpha1/virtualservices";
+    for answer in [
+        Answer::Refusal(429, Some(3600)),
+        Answer::Refusal(500, None),
+        Answer::Refusal(410, None),
+        Answer::TooOld,
+    ] {
+        refuse(&gateway, answer, Asked::is_watch, WATCH).await;
+        change().await;
+        fixture.is_observed("ivs", "web", limit(60)).await;
+    }
+    assert!(
+        !controller.log().contains("no longer writes"),
+        "{}",
+        controller.log()
+    );
+
+    // Longer than the Lease can go without being renewed.
+    let begin = Instant::now();
+    gateway.answer(|_| Some(Answer::Refusal(500, None)));
+    change().await;
+    until("it leads no longer", limit(30), async || {
+        let log = controller.log();
+        log.contains("its Lease could not be renewed")
+            .then_some(())
+            .ok_or(log)
+    })
+    .await;
+    let (counts, seconds) = (asked_since(&gateway, begin), begin.elapsed().as_secs());
+    assert!(
+        counts.values().all(|count| *count <= 2 + seconds),
+        "{seconds} s: {counts:?}"
+    );
+    gateway.answer(|_| None);
+    fixture.is_observed("ivs", "web", limit(60)).await;
+    fixture.report(&["web"], json!({})).await;
+    fixture.condition("ivs", "web", "Ready", "True Ready").await;
+}
+
+/// Connections stand, nothing comes on them, nobody ends them.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-control-plane"]
+async fn a_watch_that_dies_silently_is_noticed_after_a_minute_at_most_or_so() {
+    let fixture = Fixture::new().await;
+    fixture.apply(NODE).await;
+    fixture.apply(&web("web", "10.0.0.200", "")).await;
+    fixture.report(&["web"], json!({})).await;
+    let (controller, gateway) = fixture.controller_behind_gateway("one").await;
+    fixture.condition("ivs", "web", "Ready", "True Ready").await;
+
+    // An agent's part of it.
+    let kubeconfig = Kubeconfig::from_yaml(&gateway.kubeconfig()).unwrap();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+    let client = weir::source::watch::client(config.unwrap()).unwrap();
+    let (sender, mut news) = mpsc::channel(16);
+    let (_wants, wanted) = watch::channel(false);
+    let shutdown = CancellationToken::new();
+    let _end = shutdown.clone().drop_guard();
+    tokio::spawn(async move { cluster::watch(client, "d1", wanted, sender, shutdown).await });
+    let is_web = |update: &Update| matches!(update, Update::Put { object, .. } if object.kind == Kind::VirtualService && &*object.name == "web");
+    let mut hear_of_web = async |within: Duration| {
+        let hears = async {
+            loop {
+                if let SourceEvent::Updates(updates) = news.recv().await.unwrap()
+                    && updates.iter().any(is_web)
+                {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(within, hears).await.unwrap()
+    };
+    hear_of_web(limit(20)).await;
+
+    let begin = Instant::now();
+    gateway.silence();
+    fixture.apply(&web("web", "10.0.0.201", "")).await;
+    hear_of_web(limit(80)).await;
+    fixture.is_observed("ivs", "web", limit(60)).await;
+    assert!(begin.elapsed() < Duration::from_secs(70), "{:?}", begin.elapsed());
+    // They go on where they were: nobody reads everything anew.
+    let counts = asked_since(&gateway, begin);
+    assert!(
+        !counts.contains_key("GET /apis/weir.dev/v1alpha1/virtualservices"),
+        "{counts:?}"
+    );
+    assert!(
+        counts["WATCH /apis/weir.dev/v1alpha1/virtualservices"] <= 4,
+        "{counts:?}"
+    );
+    assert!(
+        !controller.log().contains("no longer writes"),
+        "{}",
+        controller.log()
+    );
+}
