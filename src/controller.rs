@@ -99,7 +99,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let (sender, news) = mpsc::channel(NEWS);
-    let (leading, leads) = watch::channel(false);
+    let (leading, leads) = watch::channel(None);
     let lease = LeaseWriter::new(clients.electing, &settings.lease_namespace, LEASE);
     let election = elect(lease, settings.identity.clone(), leading, shutdown.clone());
     let source = source::watch(clients.reading, sender, shutdown.clone());
@@ -117,15 +117,15 @@ pub async fn release(client: Client) -> anyhow::Result<usize> {
     Writer::new(client, String::new()).release_all().await
 }
 
-/// Takes part in the election, and says whether it is won.
+/// Takes part in the election, and says until when it is won.
 async fn elect(
     lease: LeaseWriter,
     identity: String,
-    leading: watch::Sender<bool>,
+    leading: watch::Sender<Option<Instant>>,
     shutdown: CancellationToken,
 ) {
     let mut election = Election::new(identity);
-    let mut problem = None;
+    let (mut problem, mut led) = (None, false);
     loop {
         let result = match timeout(CAMPAIGN, campaign(&lease, &mut election)).await {
             Ok(result) => result.map_err(|error| format!("{error:#}")),
@@ -139,28 +139,32 @@ async fn elect(
             _ => {}
         }
         problem = result.err();
-        let leads = election.leads(Instant::now().into_std());
-        leading.send_if_modified(|led| {
-            if *led != leads {
-                match (leads, election.other_holder()) {
-                    (true, _) => info!("this controller writes from now on"),
-                    (false, Some(holder)) => info!("{holder} writes from now on"),
-                    (false, None) => {
-                        warn!("this controller no longer writes: its Lease could not be renewed")
-                    }
+        let until = election.leads_until().map(Instant::from_std);
+        let leads = is_to_come(until);
+        if leads != led {
+            match (leads, election.other_holder()) {
+                (true, _) => info!("this controller writes from now on"),
+                (false, Some(holder)) => info!("{holder} writes from now on"),
+                (false, None) => {
+                    warn!("this controller no longer writes: its Lease could not be renewed")
                 }
             }
-            std::mem::replace(led, leads) != leads
-        });
+        }
+        led = leads;
+        leading.send_replace(until);
         tokio::select! {
             () = shutdown.cancelled() => break,
             () = tokio::time::sleep(ELECTION_INTERVAL) => {}
         }
     }
-    leading.send_replace(false);
+    leading.send_replace(None);
     if let Err(error) = give_back(&lease, &election).await {
         warn!("cannot give the Lease back, another controller has to wait for it: {error:#}");
     }
+}
+
+fn is_to_come(time: Option<Instant>) -> bool {
+    time.is_some_and(|time| Instant::now() < time)
 }
 
 async fn campaign(lease: &LeaseWriter, election: &mut Election) -> anyhow::Result<()> {
@@ -198,7 +202,10 @@ struct Controller {
     forget_after: Duration,
     cluster: Cluster,
     writer: Writer,
-    leads: watch::Receiver<bool>,
+    /// Until when this controller writes. A time, since a process that was frozen has other things to do, too, before it hears
+    /// that it no longer does.
+    leads: watch::Receiver<Option<Instant>>,
+    led: bool,
     complete: bool,
     problems: Vec<String>,
     /// Objects to judge, and when.
@@ -226,7 +233,7 @@ struct Written {
 impl Controller {
     fn new(
         writer: Writer,
-        leads: watch::Receiver<bool>,
+        leads: watch::Receiver<Option<Instant>>,
         forget_after: Duration,
         metrics: ControllerMetrics,
         vitals: Vitals,
@@ -238,6 +245,7 @@ impl Controller {
             cluster: Cluster::default(),
             writer,
             leads,
+            led: false,
             complete: false,
             problems: Vec::new(),
             due: BTreeMap::new(),
@@ -268,23 +276,31 @@ impl Controller {
                     if changed.is_err() {
                         return;
                     }
-                    self.metrics.leads(*self.leads.borrow());
-                    self.judge_everything();
+                    let leads = self.leads();
+                    if leads != self.led {
+                        self.led = leads;
+                        self.metrics.leads(leads);
+                        self.judge_everything();
+                    }
                 }
                 Some(done) = self.writes.join_next() => self.done(done),
                 () = sleep_until(wake) => {}
             }
-            if self.complete && *self.leads.borrow() {
+            if self.complete && self.leads() {
                 self.judge_due();
                 self.forget_nodes().await;
             }
         }
     }
 
+    fn leads(&self) -> bool {
+        is_to_come(*self.leads.borrow())
+    }
+
     fn wake(&self) -> Instant {
         let now = Instant::now();
         let far = now + Vitals::INTERVAL;
-        if !self.complete || !*self.leads.borrow() {
+        if !self.complete || !self.leads() {
             return far;
         }
         let due = self.due.iter().filter(|(name, _)| !self.writing.contains(*name));

@@ -1,4 +1,4 @@
-//! What comes between Weir and the API server: refusals of every kind, and watches of which nothing comes any more.
+//! What comes between Weir and the API server: refusals of every kind, watches of which nothing comes any more, and time.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,11 +15,12 @@ mod lab;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use control_plane::{Answer, Asked, Gateway, limit, until};
+use control_plane::{Answer, Asked, ControlPlane, Gateway, limit, until};
 use controller_rig::{Fixture, NODE, web};
 use hyper::Method;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use rustix::process::Signal;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -182,4 +183,106 @@ async fn a_watch_that_dies_silently_is_noticed_after_a_minute_at_most_or_so() {
         "{}",
         controller.log()
     );
+}
+
+/// One that is frozen believes that it holds the Lease until it looks.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-control-plane"]
+async fn a_controller_that_thaws_after_its_time_writes_nothing() {
+    let fixture = Fixture::new().await;
+    fixture.apply(NODE).await;
+    fixture.apply(&web("web", "10.0.0.200", "")).await;
+    fixture.report(&["web"], json!({})).await;
+    let (mut one, gateway) = fixture.controller_behind_gateway("one").await;
+    fixture.condition("ivs", "web", "Ready", "True Ready").await;
+    let two = fixture.controller("two", &[]);
+
+    // It has something to write, and writes it again and again.
+    gateway.answer(|asked| is_write(asked).then_some(Answer::Refusal(500, None)));
+    fixture.apply(&web("web", "10.0.0.201", "")).await;
+    until("it cannot write", limit(20), async || {
+        let log = one.log();
+        log.contains("cannot write VirtualService shop/web")
+            .then_some(())
+            .ok_or(log)
+    })
+    .await;
+    one.signal(Signal::STOP);
+    gateway.answer(|_| None);
+    until("the other takes over", limit(40), async || {
+        match &*fixture.holder().await {
+            "two" => Ok(()),
+            holder => Err(holder.to_owned()),
+        }
+    })
+    .await;
+    fixture.is_observed("ivs", "web", limit(20)).await;
+    fixture.apply(&web("web", "10.0.0.202", "")).await;
+    fixture.is_observed("ivs", "web", limit(20)).await;
+    let version = async || fixture.get("ivs", "web").await["metadata"]["resourceVersion"].clone();
+    let before = version().await;
+
+    let thaw = Instant::now();
+    one.signal(Signal::CONT);
+    one.wait_for_log(limit(20), "two writes from now on");
+    // It has heard of everything meanwhile, and looks at what there is to do at least every ten seconds.
+    until("it has renewed its watches", limit(60), async || {
+        let counts = asked_since(&gateway, thaw);
+        let watches = counts.get("WATCH /apis/weir.dev/v1alpha1/virtualservices");
+        (watches >= Some(&1))
+            .then_some(())
+            .ok_or_else(|| format!("{counts:?}"))
+    })
+    .await;
+    let counts = asked_since(&gateway, thaw);
+    let is_write = |what: &str| {
+        ["PATCH", "POST", "PUT", "DELETE"]
+            .iter()
+            .any(|method| what.starts_with(method))
+    };
+    assert!(!counts.keys().any(|what| is_write(what)), "{counts:?}");
+    assert_eq!(before, version().await);
+    assert!(!two.log().contains("one writes from now on"), "{}", two.log());
+}
+
+/// Events into a namespace that is going away are refused, and what holds real servers must not hold it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd, kube-apiserver and kube-controller-manager: make test-control-plane"]
+async fn a_deleted_namespace_goes_with_all_that_is_in_it() {
+    let control_plane = ControlPlane::start()
+        .await
+        .with_controller_manager(&["namespace-controller"]);
+    let fixture = Fixture::on(control_plane.await).await;
+    fixture.apply(NODE).await;
+    for number in 1..=5 {
+        let more = ", draining: {timeout: 10m}";
+        fixture
+            .apply(&web(&format!("web-{number}"), &format!("10.0.1.{number}"), more))
+            .await;
+    }
+    let (controller, gateway) = fixture.controller_behind_gateway("one").await;
+    until("both real servers are held", limit(20), async || {
+        let [one, two] = [fixture.get("irs", "rs1").await, fixture.get("irs", "rs2").await];
+        let held = [&one, &two].map(|server| server["metadata"]["finalizers"].is_array());
+        (held == [true; 2])
+            .then_some(())
+            .ok_or_else(|| format!("{held:?}"))
+    })
+    .await;
+
+    let begin = Instant::now();
+    fixture
+        .kubectl(&["delete", "namespace", "shop", "--wait=false"])
+        .await;
+    let gone = fixture.is_gone("namespace", "shop", limit(60)).await;
+    assert!(gone < Duration::from_secs(30), "{gone:?}");
+    let counts = asked_since(&gateway, begin);
+    let told: u64 = counts
+        .iter()
+        .filter(|(what, _)| what.contains("/events"))
+        .map(|(_, count)| count)
+        .sum();
+    assert!(told <= 20, "{counts:?}");
+    assert!(counts.values().all(|count| *count <= 30), "{counts:?}");
+    assert!(!controller.log().contains("panicked"), "{}", controller.log());
 }

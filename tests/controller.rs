@@ -23,8 +23,8 @@ use serde_json::{Value, json};
 #[ignore = "needs etcd and kube-apiserver: make test-control-plane"]
 async fn a_virtual_service_from_nobody_to_ready_and_what_goes_wrong_with_it() {
     let fixture = Fixture::new().await;
-    let _controller = fixture.controller("one", &[]);
     fixture.apply(&web("web", "10.0.0.200", "")).await;
+    let _controller = fixture.controller("one", &[]);
 
     // Nobody could balance: terminal, so that whoever waits for Ready hears of it.
     let message = fixture
@@ -34,6 +34,9 @@ async fn a_virtual_service_from_nobody_to_ready_and_what_goes_wrong_with_it() {
         message.contains("the active node of DirectorGroup edge is d1, and there is no such node"),
         "{message}"
     );
+    fixture
+        .condition("dirgrp", "edge", "Stalled", "True NoDirector")
+        .await;
     fixture.apply(NODE).await;
     let message = fixture
         .condition("ivs", "web", "Programmed", "False Pending")
@@ -150,16 +153,7 @@ async fn a_virtual_service_from_nobody_to_ready_and_what_goes_wrong_with_it() {
     assert!(message.contains("has no endpoints"), "{message}");
 
     // Told once each.
-    let events = fixture
-        .kubectl(&[
-            "get",
-            "events.events.k8s.io",
-            "-n",
-            "shop",
-            "-o",
-            "jsonpath={range .items[*]}{.regarding.name} {.type} {.reason}{\"\\n\"}{end}",
-        ])
-        .await;
+    let events = fixture.events().await;
     for expected in [
         "web Warning NoDirector",
         "web Normal Programmed",
@@ -168,11 +162,7 @@ async fn a_virtual_service_from_nobody_to_ready_and_what_goes_wrong_with_it() {
         "pods Warning BackendNotFound",
         "pods Warning UnsupportedKind",
     ] {
-        assert_eq!(
-            events.lines().filter(|line| *line == expected).count(),
-            1,
-            "{expected} in\n{events}"
-        );
+        assert_eq!(events.get(expected), Some(&1), "{expected} in {events:?}");
     }
     let described = fixture.kubectl(&["describe", "ivs", "web", "-n", "shop"]).await;
     assert!(described.contains("everything is in force on d1"), "{described}");
@@ -269,20 +259,7 @@ async fn one_of_several_writes_and_writes_little() {
     let mut one = fixture.controller("one", &[]);
     fixture.condition("ivs", "web", "Ready", "True Ready").await;
     let two = fixture.controller("two", &[]);
-    let holder = async || {
-        fixture
-            .kubectl(&[
-                "get",
-                "lease",
-                "weir-controller",
-                "-n",
-                "weir-system",
-                "-o",
-                "jsonpath={.spec.holderIdentity}",
-            ])
-            .await
-    };
-    assert_eq!(holder().await, "one");
+    assert_eq!(fixture.holder().await, "one");
 
     until("all is written once", limit(20), async || {
         let server = fixture.get("irs", "rs1").await;
@@ -308,7 +285,7 @@ async fn one_of_several_writes_and_writes_little() {
     // The holder hangs: another takes over, and nothing is written that is so already.
     one.signal(Signal::STOP);
     until("the other takes over", limit(40), async || {
-        match holder().await.as_str() {
+        match fixture.holder().await.as_str() {
             "two" => Ok(()),
             holder => Err(holder.to_owned()),
         }
@@ -326,7 +303,7 @@ async fn one_of_several_writes_and_writes_little() {
     let begin = Instant::now();
     two.signal(Signal::TERM);
     until("the first has it again", limit(20), async || {
-        match holder().await.as_str() {
+        match fixture.holder().await.as_str() {
             "one" => Ok(()),
             holder => Err(holder.to_owned()),
         }
@@ -373,6 +350,89 @@ async fn one_of_several_writes_and_writes_little() {
     fixture
         .condition("ivs", "third", "Accepted", "True Accepted")
         .await;
+}
+
+/// People do not wait for a controller.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-control-plane"]
+async fn what_was_done_while_no_controller_ran_is_caught_up_with() {
+    /// How long real servers are held at most.
+    const BRIEF: &str = ", draining: {timeout: 5s}";
+    let fixture = Fixture::new().await;
+    fixture.apply(NODE).await;
+    for (name, vip) in [
+        ("same", "10.0.0.200"),
+        ("edited", "10.0.0.201"),
+        ("deleted", "10.0.0.202"),
+    ] {
+        fixture.apply(&web(name, vip, BRIEF)).await;
+    }
+    fixture.report(&["same", "edited", "deleted"], json!({})).await;
+    let mut controller = fixture.controller("one", &[]);
+    for name in ["same", "edited", "deleted"] {
+        fixture.condition("ivs", name, "Ready", "True Ready").await;
+    }
+    until("real servers are held", limit(20), async || {
+        let held = fixture.kubectl(&[
+            "get",
+            "irs",
+            "-n",
+            "shop",
+            "-o",
+            "jsonpath={.items[*].metadata.finalizers}",
+        ]);
+        let held = held.await;
+        (held.matches("weir.dev/drain").count() == 2)
+            .then_some(())
+            .ok_or(held)
+    })
+    .await;
+    controller.signal(Signal::KILL);
+    while controller.ended().is_none() {}
+    let (events, version) = (fixture.events().await, fixture.get("ivs", "same").await);
+
+    fixture.kubectl(&["delete", "ivs", "deleted", "-n", "shop"]).await;
+    let nowhere = web("edited", "10.0.0.201", BRIEF).replace("name: edge", "name: elsewhere");
+    fixture.apply(&nowhere).await;
+    fixture.apply(&web("new", "10.0.0.200", BRIEF)).await;
+    fixture
+        .kubectl(&["delete", "irs", "rs2", "-n", "shop", "--wait=false"])
+        .await;
+    let _controller = fixture.controller("two", &[]);
+    let message = fixture
+        .condition("ivs", "edited", "Stalled", "True NoDirector")
+        .await;
+    assert!(message.contains("no valid DirectorGroup elsewhere"), "{message}");
+    fixture
+        .condition("ivs", "new", "Accepted", "False PortConflict")
+        .await;
+    fixture.is_gone("irs", "rs2", limit(20)).await;
+    fixture
+        .condition("ivs", "same", "BackendsHealthy", "True AllHealthy")
+        .await;
+    for name in ["same", "edited", "new"] {
+        fixture.is_observed("ivs", name, limit(10)).await;
+    }
+    let ready = |object: &Value| {
+        let conditions = object["status"]["conditions"].as_array().unwrap().clone();
+        conditions
+            .into_iter()
+            .find(|condition| condition["type"] == "Ready")
+    };
+    assert_eq!(
+        ready(&version),
+        ready(&fixture.get("ivs", "same").await),
+        "not even its time"
+    );
+    // What was told is not told again.
+    let mut now = fixture.events().await;
+    now.retain(|what, count| events.get(what) != Some(count));
+    let news = [
+        "edited Warning NoDirector",
+        "new Warning PortConflict",
+        "same Normal AllHealthy",
+    ];
+    assert!(now.keys().all(|what| news.contains(&what.as_str())), "{now:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

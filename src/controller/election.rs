@@ -55,9 +55,9 @@ impl Election {
         }
     }
 
-    /// Whether this candidate holds the Lease.
-    pub fn leads(&self, now: Instant) -> bool {
-        self.renewed.is_some_and(|renewed| now < renewed + GRACE)
+    /// Until when this candidate holds the Lease, whatever it hears or does not hear meanwhile.
+    pub fn leads_until(&self) -> Option<Instant> {
+        self.renewed.map(|renewed| renewed + GRACE)
     }
 
     /// Who else holds the Lease, as far as is known.
@@ -169,6 +169,10 @@ mod tests {
         Instant::now()
     }
 
+    fn leads(candidate: &Election, now: Instant) -> bool {
+        candidate.leads_until().is_some_and(|until| now < until)
+    }
+
     fn seconds(number: u64) -> Duration {
         Duration::from_secs(number)
     }
@@ -178,23 +182,23 @@ mod tests {
         let (begin, mut server) = (start(), Server::default());
         let [mut one, mut two] = ["one", "two"].map(|name| Election::new(name.to_owned()));
         server.turn(&mut one, begin);
-        assert!(one.leads(begin));
+        assert!(leads(&one, begin));
         for second in 0..30 {
             let now = begin + seconds(second);
             server.turn(&mut one, now);
             server.turn(&mut two, now);
-            assert!(one.leads(now) && !two.leads(now));
+            assert!(leads(&one, now) && !leads(&two, now));
         }
         // Now the first hangs.
         for second in 30..60 {
             let now = begin + seconds(second);
             server.turn(&mut two, now);
             assert!(
-                !(one.leads(now) && two.leads(now)),
+                !(leads(&one, now) && leads(&two, now)),
                 "never both, after {second} s"
             );
         }
-        assert!(two.leads(begin + seconds(60)));
+        assert!(leads(&two, begin + seconds(60)));
         assert_eq!(
             server
                 .lease
@@ -208,7 +212,7 @@ mod tests {
         );
         // And comes back.
         server.turn(&mut one, begin + seconds(60));
-        assert!(!one.leads(begin + seconds(60)));
+        assert!(!leads(&one, begin + seconds(60)));
         assert_eq!(one.other_holder(), Some("two"));
     }
 
@@ -234,10 +238,10 @@ mod tests {
         server.turn(&mut one, begin);
         server.turn(&mut one, begin);
         assert_eq!(one.other_holder(), None);
-        assert!(one.leads(begin + seconds(9)));
-        assert!(!one.leads(begin + seconds(10)));
+        assert!(leads(&one, begin + seconds(9)));
+        assert!(!leads(&one, begin + seconds(10)));
         one.lost();
-        assert!(!one.leads(begin));
+        assert!(!leads(&one, begin));
     }
 
     #[test]
@@ -248,7 +252,7 @@ mod tests {
         let spec = one.released(server.lease.as_ref().unwrap()).unwrap();
         server.put(spec);
         server.turn(&mut two, begin);
-        assert!(two.leads(begin));
+        assert!(leads(&two, begin));
         assert_eq!(
             one.released(server.lease.as_ref().unwrap()),
             None,

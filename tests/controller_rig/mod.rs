@@ -9,6 +9,7 @@
     reason = "clippy takes nothing but #[test] functions for tests, which also look at the clock"
 )]
 
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -60,7 +61,11 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) async fn new() -> Self {
-        let control_plane = ControlPlane::start().await;
+        Self::on(ControlPlane::start().await).await
+    }
+
+    /// On a control plane that has more than an API server.
+    pub(crate) async fn on(control_plane: ControlPlane) -> Self {
         let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
         succeeded(&control_plane.kubectl(&["apply", "-k", deploy]).await);
         let established = [
@@ -158,6 +163,24 @@ impl Fixture {
             let arguments = [&["apply", "--server-side", "--force-conflicts", "-f", "-"], more].concat();
             succeeded(&self.control_plane.kubectl_reading(&arguments, &state).await);
         }
+    }
+
+    /// Who holds the Lease.
+    pub(crate) async fn holder(&self) -> String {
+        let lease = ["get", "lease", "weir-controller", "-n", "weir-system"];
+        let jsonpath = ["-o", "jsonpath={.spec.holderIdentity}"];
+        self.kubectl(&[&lease[..], &jsonpath].concat()).await
+    }
+
+    /// How often each thing has been told of each object of the namespace.
+    pub(crate) async fn events(&self) -> BTreeMap<String, usize> {
+        let jsonpath = "jsonpath={range .items[*]}{.regarding.name} {.type} {.reason}{\"\\n\"}{end}";
+        let get = ["get", "events.events.k8s.io", "-n", "shop", "-o", jsonpath];
+        let mut told = BTreeMap::new();
+        for line in self.kubectl(&get).await.lines() {
+            *told.entry(line.to_owned()).or_default() += 1;
+        }
+        told
     }
 
     /// Waits for a condition to be of a status and a reason, and says its message.
