@@ -387,8 +387,9 @@ impl Controller {
     }
 
     fn judge(&mut self, name: &ObjectRef, now: Instant) {
-        let Some(Judgement { status, findings }) = self.cluster.judge(name, &Timestamp::now().to_string())
-        else {
+        // To the second, as Kubernetes writes times.
+        let time = format!("{:.0}", Timestamp::now());
+        let Some(Judgement { status, findings }) = self.cluster.judge(name, &time) else {
             return;
         };
         if let (Kind::VirtualService, Some(service)) = (name.kind, name.namespaced_name()) {

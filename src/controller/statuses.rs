@@ -72,17 +72,29 @@ impl Cluster {
         let members = service.and_then(|service| self.members.get(&service.director_group));
         let members = members.unwrap_or(&nobody);
         let active_node = summary(&members.active);
-        let mut verdicts = vec![
-            self.accepted(&reference, &own),
+        let accepted = self.accepted(&reference, &own);
+        let (usable, all) = count_backends(&plan, service);
+        // Whoever reads that is to see the cause, and nothing that only follows from it.
+        let nothing = plan.table.services.is_empty();
+        let pending = |aspect| Verdict::fails(aspect, Why::Pending, "nothing of it can be in force as it is");
+        let programmed = if nothing && service.is_some() && !accepted.holds {
+            pending(Aspect::Programmed)
+        } else {
+            self.programmed(name, object, service, members, before)
+        };
+        let backends = if nothing {
+            pending(Aspect::BackendsHealthy)
+        } else {
+            backends(usable, all, &own)
+        };
+        let verdicts = conclude(vec![
+            accepted,
             resolved_refs(&own),
             addresses(service),
-        ];
-        let programmed = self.programmed(name, object, service, members, before);
-        verdicts.push(programmed);
-        let (usable, all) = count_backends(&plan, service);
-        verdicts.push(backends(usable, all, &own));
-        verdicts.push(self.degraded(members));
-        let verdicts = conclude(verdicts);
+            programmed,
+            backends,
+            self.degraded(members),
+        ]);
         let status = VirtualServiceStatus {
             observed_generation: Some(object.generation),
             address_summary: service.and_then(address_summary),
@@ -357,7 +369,7 @@ fn addresses(service: Option<&ValidatedVirtualService>) -> Verdict {
             return Verdict::fails(aspect, Why::PoolNotFound, message);
         }
         Some(Listen::Mark { .. }) => "packets are taken by their mark",
-        Some(Listen::Addresses { .. }) | None => "spec.addresses",
+        Some(Listen::Addresses { .. }) | None => "the VIPs are those of spec.addresses",
     };
     Verdict::holds(aspect, Why::Assigned, message)
 }
