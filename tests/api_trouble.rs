@@ -11,6 +11,7 @@ mod control_plane;
 mod controller_rig;
 #[path = "lab/mod.rs"]
 mod lab;
+mod rendered;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

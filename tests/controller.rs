@@ -11,11 +11,14 @@ mod control_plane;
 mod controller_rig;
 #[path = "lab/mod.rs"]
 mod lab;
+mod rendered;
 
+use std::process::Output;
 use std::time::{Duration, Instant};
 
-use control_plane::{limit, until};
+use control_plane::{limit, succeeded, until};
 use controller_rig::{Fixture, NODE, OBJECTS, web};
+use rendered::helm;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -24,6 +27,7 @@ use serde_json::{Value, json};
 async fn a_virtual_service_from_nobody_to_ready_and_what_goes_wrong_with_it() {
     let fixture = Fixture::new().await;
     fixture.apply(&web("web", "10.0.0.200", "")).await;
+    fixture.assert_recorded("ivs", "web", "virtualservice_new").await;
     let _controller = fixture.controller("one", &[]);
 
     // Nobody could balance: terminal, so that whoever waits for Ready hears of it.
@@ -35,7 +39,13 @@ async fn a_virtual_service_from_nobody_to_ready_and_what_goes_wrong_with_it() {
         "{message}"
     );
     fixture
+        .assert_recorded("ivs", "web", "virtualservice_without_director")
+        .await;
+    fixture
         .condition("dirgrp", "edge", "Stalled", "True NoDirector")
+        .await;
+    fixture
+        .assert_recorded("dirgrp", "edge", "directorgroup_without_director")
         .await;
     fixture.apply(NODE).await;
     let message = fixture
@@ -44,6 +54,9 @@ async fn a_virtual_service_from_nobody_to_ready_and_what_goes_wrong_with_it() {
     assert!(message.contains("no agent of d1 has reported yet"), "{message}");
     fixture
         .condition("ivs", "web", "Reconciling", "True Progressing")
+        .await;
+    fixture
+        .assert_recorded("ivs", "web", "virtualservice_pending")
         .await;
     fixture.report(&[], json!({})).await;
     until("it is known what the agent lacks", limit(20), async || {
@@ -92,6 +105,13 @@ async fn a_virtual_service_from_nobody_to_ready_and_what_goes_wrong_with_it() {
     fixture.condition("dirgrp", "edge", "Ready", "True Ready").await;
     fixture.condition("irs", "rs1", "Ready", "True Ready").await;
     assert_eq!(fixture.get("irs", "rs1").await["status"]["virtualServices"], 1);
+    for (kind, name, file) in [
+        ("ivs", "web", "virtualservice_ready"),
+        ("dirgrp", "edge", "directorgroup_ready"),
+        ("irs", "rs1", "realserver_ready"),
+    ] {
+        fixture.assert_recorded(kind, name, file).await;
+    }
 
     // The kernel refuses something.
     let failure = json!({ "failureCount": 1, "failures": [{
@@ -104,6 +124,9 @@ async fn a_virtual_service_from_nobody_to_ready_and_what_goes_wrong_with_it() {
         .condition("ivs", "web", "Stalled", "True NetlinkError")
         .await;
     assert!(message.starts_with("d1: cannot add service"), "{message}");
+    fixture
+        .assert_recorded("ivs", "web", "virtualservice_that_the_kernel_refuses")
+        .await;
     fixture.report(&["web"], json!({})).await;
     fixture.condition("ivs", "web", "Ready", "True Ready").await;
 
@@ -115,6 +138,9 @@ async fn a_virtual_service_from_nobody_to_ready_and_what_goes_wrong_with_it() {
     assert!(message.contains("shop/web"), "{message}");
     fixture
         .condition("ivs", "web-2", "Stalled", "True PortConflict")
+        .await;
+    fixture
+        .assert_recorded("ivs", "web-2", "virtualservice_in_conflict")
         .await;
     fixture.kubectl(&["delete", "ivs", "web-2", "-n", "shop"]).await;
 
@@ -128,6 +154,9 @@ async fn a_virtual_service_from_nobody_to_ready_and_what_goes_wrong_with_it() {
         .condition("ivs", "pods", "ResolvedRefs", "False BackendNotFound")
         .await;
     assert!(message.contains("there is no Service shop/pods"), "{message}");
+    fixture
+        .assert_recorded("ivs", "pods", "virtualservice_of_a_missing_service")
+        .await;
     let service = |more: &str| {
         format!(
             "{{apiVersion: v1, kind: Service, metadata: {{name: pods, namespace: shop}}, spec: {{{more}ports: [{{name: http, port: 80}}]}}}}"
@@ -217,6 +246,7 @@ async fn a_deleted_real_server_is_held_until_it_has_left_and_not_for_ever() {
         }
     })
     .await;
+    fixture.assert_recorded("irs", "rs1", "realserver_draining").await;
     fixture.report(&["web"], leaving(0)).await;
     let gone = fixture.is_gone("irs", "rs1", limit(20)).await;
     assert!(
@@ -352,6 +382,58 @@ async fn one_of_several_writes_and_writes_little() {
         .await;
 }
 
+/// Installs the chart of somebody who uses Weir, and says what Helm said and how long it took.
+async fn install(fixture: &Fixture, which: &'static str, name: &str, address: &str) -> (Output, Duration) {
+    let arguments = format!(
+        "install {name} tests/controller_rig/chart --namespace shop --set address={address} --wait --timeout 120s"
+    );
+    let home = fixture.control_plane.folder().to_owned();
+    let begin = Instant::now();
+    let installing = tokio::task::spawn_blocking(move || {
+        let arguments: Vec<&str> = arguments.split(' ').collect();
+        helm(which, &home, &arguments)
+    });
+    (installing.await.unwrap(), begin.elapsed())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Helm, etcd and kube-apiserver: make test-control-plane"]
+async fn helm_waits_for_what_comes_and_not_for_what_does_not() {
+    let fixture = Fixture::new().await;
+    let _controller = fixture.controller("one", &[]);
+    let why = "the active node of DirectorGroup edge is d1, and there is no such node: name another in \
+               spec.failover.static.activeNode";
+    let (output, took) = install(&fixture, "helm", "refused", "10.0.0.200").await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains(why), "{said}");
+    assert!(
+        took < Duration::from_secs(60),
+        "it gives up as soon as it knows: {took:?}"
+    );
+
+    // Helm 3 knows Kubernetes' own kinds alone: to it everything else is well as soon as it is there.
+    let (output, _) = install(&fixture, "helm3", "believed", "10.0.0.201").await;
+    succeeded(&output);
+    fixture
+        .condition("ivs", "believed", "Stalled", "True NoDirector")
+        .await;
+
+    fixture.apply(NODE).await;
+    let agent = async {
+        fixture
+            .condition("ivs", "good", "Programmed", "False Pending")
+            .await;
+        let reported = Instant::now();
+        fixture.report(&["good"], json!({})).await;
+        reported
+    };
+    let begin = Instant::now();
+    let ((output, took), reported) = tokio::join!(install(&fixture, "helm", "good", "10.0.0.202"), agent);
+    succeeded(&output);
+    assert!(begin + took > reported, "not before it is in force");
+    fixture.condition("ivs", "good", "Ready", "True Ready").await;
+}
+
 /// People do not wait for a controller.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-control-plane"]
@@ -394,6 +476,9 @@ async fn what_was_done_while_no_controller_ran_is_caught_up_with() {
     fixture.kubectl(&["delete", "ivs", "deleted", "-n", "shop"]).await;
     let nowhere = web("edited", "10.0.0.201", BRIEF).replace("name: edge", "name: elsewhere");
     fixture.apply(&nowhere).await;
+    fixture
+        .assert_recorded("ivs", "edited", "virtualservice_that_is_edited")
+        .await;
     fixture.apply(&web("new", "10.0.0.200", BRIEF)).await;
     fixture
         .kubectl(&["delete", "irs", "rs2", "-n", "shop", "--wait=false"])

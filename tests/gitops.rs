@@ -1,4 +1,5 @@
-//! The examples for Argo CD and Flux: what they say of an object's health, in Argo CD's own Lua and in CEL.
+//! What Argo CD, Flux and Helm say of an object's health: Argo CD's own Lua, Flux' CEL, and kstatus, by which Flux and Helm 4
+//! wait.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -8,7 +9,11 @@
 mod control_plane;
 mod rendered;
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    io::Write,
+    process::{Command, Stdio},
+};
 
 use cel::{Context, Program};
 use control_plane::{program, succeeded};
@@ -138,6 +143,68 @@ fn argo_cds_configuration_gets_the_health_check_for_each_kind() {
     }
 }
 
+/// Objects as the controller has left them, which tests/controller.rs records, and what kstatus and Argo CD say of them.
+const RECORDED: [(&str, &str, &str); 12] = [
+    ("directorgroup_ready", "Current", "Healthy"),
+    ("directorgroup_without_director", "Failed", "Degraded"),
+    ("realserver_draining", "Terminating", "Progressing"),
+    ("realserver_ready", "Current", "Healthy"),
+    ("virtualservice_in_conflict", "Failed", "Degraded"),
+    ("virtualservice_new", "InProgress", "Progressing"),
+    // A Service may come any moment. Argo CD and Flux' expressions know better.
+    ("virtualservice_of_a_missing_service", "InProgress", "Degraded"),
+    ("virtualservice_pending", "InProgress", "Progressing"),
+    ("virtualservice_ready", "Current", "Healthy"),
+    ("virtualservice_that_is_edited", "InProgress", "Progressing"),
+    ("virtualservice_that_the_kernel_refuses", "Failed", "Degraded"),
+    ("virtualservice_without_director", "Failed", "Degraded"),
+];
+
+fn recorded() -> Vec<Value> {
+    let files: Vec<_> = names("tests/recorded").into_iter().collect();
+    assert_eq!(files, RECORDED.map(|(file, ..)| format!("{file}.json")));
+    let object = |(file, ..): (&str, &str, &str)| {
+        serde_json::from_str(&read(&format!("tests/recorded/{file}.json"))).unwrap()
+    };
+    RECORDED.map(object).into()
+}
+
+#[test]
+#[ignore = "needs kstatus: make test-control-plane"]
+fn kstatus_sees_the_health_of_what_the_controller_writes_and_says_why_it_failed() {
+    let objects = recorded();
+    let mut kstatus = Command::new(program("kstatus"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let input = Value::from(objects.clone()).to_string();
+    kstatus.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let printed = succeeded(&kstatus.wait_with_output().unwrap());
+    let said = printed
+        .lines()
+        .map(|line| serde_json::from_str::<[String; 2]>(line).unwrap());
+    let mut seen = 0;
+    for ((object, (file, expected, _)), [status, message]) in objects.iter().zip(RECORDED).zip(said) {
+        assert_eq!(status, expected, "{file}: {message}");
+        if status == "Failed" {
+            let conditions = object["status"]["conditions"].as_array().unwrap();
+            let stalled = conditions.iter().find(|condition| condition["type"] == "Stalled");
+            assert_eq!(message, stalled.unwrap()["message"], "{file}");
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, RECORDED.len());
+}
+
+#[test]
+#[ignore = "needs Argo CD's Lua: make test-control-plane"]
+fn argo_cd_sees_the_health_of_what_the_controller_writes() {
+    for (object, (file, _, expected)) in recorded().iter().zip(RECORDED) {
+        assert_eq!(health(object).0, expected, "{file}");
+    }
+}
+
 /// Whether an expression holds of an object, whose members are its variables; if one of them is not there, Flux waits.
 fn holds(expression: &Value, object: &Value) -> bool {
     let expression = expression.as_str().unwrap();
@@ -149,27 +216,34 @@ fn holds(expression: &Value, object: &Value) -> bool {
     matches!(program.execute(&context), Ok(cel::Value::Bool(true)))
 }
 
+/// What Flux says of an object, in the words of Argo CD.
+fn flux(expressions: &[Value], object: &Value) -> &'static str {
+    let kind = &object["kind"];
+    let of_kind = expressions
+        .iter()
+        .find(|expressions| expressions["kind"] == *kind);
+    let of_kind = of_kind.unwrap_or_else(|| panic!("{kind}"));
+    assert_eq!(of_kind["apiVersion"], object["apiVersion"]);
+    // The order in which Flux asks.
+    if holds(&of_kind["inProgress"], object) {
+        "Progressing"
+    } else if holds(&of_kind["failed"], object) {
+        "Degraded"
+    } else if holds(&of_kind["current"], object) {
+        "Healthy"
+    } else {
+        "Progressing"
+    }
+}
+
 #[test]
 fn flux_sees_the_same_health_in_each_case() {
     let documents = documents(&read("deploy/flux/services.yaml"));
     let expressions = documents[1]["spec"]["healthCheckExprs"].as_array().unwrap();
     for case in cases() {
-        let kind = &case.object["kind"];
-        let of_kind = expressions
-            .iter()
-            .find(|expressions| expressions["kind"] == *kind);
-        let of_kind = of_kind.unwrap_or_else(|| panic!("{kind}"));
-        assert_eq!(of_kind["apiVersion"], case.object["apiVersion"]);
-        // The order in which Flux asks.
-        let seen = if holds(&of_kind["inProgress"], &case.object) {
-            "Progressing"
-        } else if holds(&of_kind["failed"], &case.object) {
-            "Degraded"
-        } else if holds(&of_kind["current"], &case.object) {
-            "Healthy"
-        } else {
-            "Progressing"
-        };
-        assert_eq!(seen, case.status, "{}", case.file);
+        assert_eq!(flux(expressions, &case.object), case.status, "{}", case.file);
+    }
+    for (object, (file, _, expected)) in recorded().iter().zip(RECORDED) {
+        assert_eq!(flux(expressions, object), expected, "{file}");
     }
 }

@@ -18,6 +18,7 @@ use weir::plan::{Generation, Generations, NamespacedName};
 
 use crate::control_plane::{BoundTo, ControlPlane, Gateway, ServiceAccountAccess, limit, succeeded, until};
 use crate::lab::process::Process;
+use crate::rendered::assert_expected;
 
 const WEIR: &str = env!("CARGO_BIN_EXE_weir");
 
@@ -163,6 +164,32 @@ impl Fixture {
             let arguments = [&["apply", "--server-side", "--force-conflicts", "-f", "-"], more].concat();
             succeeded(&self.control_plane.kubectl_reading(&arguments, &state).await);
         }
+    }
+
+    /// Compares an object as it is now, but for what differs from run to run, with a file of `tests/recorded`.
+    pub(crate) async fn assert_recorded(&self, kind: &str, name: &str, file: &str) {
+        let mut object = self.get(kind, name).await;
+        let metadata = object["metadata"].as_object_mut().unwrap();
+        for member in [
+            "annotations",
+            "creationTimestamp",
+            "managedFields",
+            "resourceVersion",
+            "uid",
+        ] {
+            metadata.remove(member);
+        }
+        let then = json!("2026-01-02T03:04:05Z");
+        if let Some(time) = metadata.get_mut("deletionTimestamp") {
+            *time = then.clone();
+        }
+        let conditions = object
+            .pointer_mut("/status/conditions")
+            .and_then(Value::as_array_mut);
+        for condition in conditions.into_iter().flatten() {
+            condition["lastTransitionTime"] = then.clone();
+        }
+        assert_expected(&format!("tests/recorded/{file}.json"), &format!("{object:#}\n"));
     }
 
     /// Who holds the Lease.
