@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use control_plane::{limit, succeeded, until};
 use controller_rig::{Fixture, NODE, OBJECTS, web};
-use rendered::helm;
+use regex::Regex;
+use rendered::{assert_expected, helm, read};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -432,6 +433,74 @@ async fn helm_waits_for_what_comes_and_not_for_what_does_not() {
     succeeded(&output);
     assert!(begin + took > reported, "not before it is in force");
     fixture.condition("ivs", "good", "Ready", "True Ready").await;
+}
+
+/// What users read, in the words of the page that tells how to read it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-control-plane"]
+async fn the_documents_show_what_kubectl_prints() {
+    let fixture = Fixture::new().await;
+    fixture.apply(NODE).await;
+    let _controller = fixture.controller("one", &[]);
+    fixture.apply(&web("web", "10.0.0.200", "")).await;
+    fixture.report(&["web"], json!({})).await;
+    fixture.condition("ivs", "web", "Ready", "True Ready").await;
+    fixture.apply(&web("api", "10.0.0.200", "")).await;
+    fixture
+        .condition("ivs", "api", "Stalled", "True PortConflict")
+        .await;
+    until("it is told", limit(10), async || {
+        let told = fixture.events().await;
+        told.contains_key("api Warning PortConflict")
+            .then_some(())
+            .ok_or_else(|| format!("{told:?}"))
+    })
+    .await;
+    let mut shown = String::new();
+    for command in [
+        "get ivs -n shop",
+        "get ivs -n shop -o wide",
+        "describe ivs api -n shop",
+    ] {
+        let arguments: Vec<&str> = command.split(' ').collect();
+        let printed = lasting(&fixture.kubectl(&arguments).await);
+        shown.push_str(&format!("$ kubectl {command}\n{printed}\n"));
+    }
+    assert_shown("docs/kubernetes.md", shown.trim_end());
+}
+
+/// What kubectl prints, without what differs from run to run.
+fn lasting(printed: &str) -> String {
+    let replaced =
+        |pattern: &str, text: &str, by: &str| Regex::new(pattern).unwrap().replace_all(text, by).into_owned();
+    let text = replaced(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ",
+        printed,
+        "2026-01-02T03:04:05Z",
+    );
+    let text = replaced(
+        r"(?m)^(  UID: +).*$",
+        &text,
+        "${1}7d8a0c5e-0b5c-4c5e-9d55-0d1f3a1c2b4e",
+    );
+    let text = replaced(r"(?m)^(  Resource Version: +).*$", &text, "${1}4711");
+    // Ages; a column is as wide as its widest word.
+    let text = replaced(r"(?m)( )\d+s( *)$", &text, "${1}8s$2");
+    let text = replaced(r"(?m)^(  (?:Normal|Warning) +\w+ +)\d+s +", &text, "${1}8s    ");
+    // kubectl's annotation says everything again.
+    let text = replaced(r"(?m)^Annotations: .*$", &text, "Annotations:  <none>");
+    text.lines()
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect()
+}
+
+/// Compares a text with what a page shows after the remark that says so, and `UPDATE_EXPECTED=1` writes anew.
+fn assert_shown(page: &str, text: &str) {
+    let begin = "<!-- Written by tests/controller.rs. -->\n```\n";
+    let whole = read(page);
+    let (before, rest) = whole.split_once(begin).unwrap();
+    let (_, after) = rest.split_once("\n```\n").unwrap();
+    assert_expected(page, &format!("{before}{begin}{text}\n```\n{after}"));
 }
 
 /// People do not wait for a controller.
