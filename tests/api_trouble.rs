@@ -26,7 +26,9 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use weir::agent::Report;
 use weir::plan::{Kind, Update};
+use weir::publish::publish;
 use weir::source::{SourceEvent, cluster};
 
 /// How often each thing has been asked for since a moment.
@@ -44,12 +46,19 @@ fn asked_since(gateway: &Gateway, begin: Instant) -> BTreeMap<String, u64> {
     counts
 }
 
-/// Refuses what a rule says until something has been asked for several times, and looks that nothing was asked for more
-/// than about once a second.
-async fn refuse(gateway: &Gateway, answer: Answer, which: fn(&Asked) -> bool, what: &str) {
+/// Refuses what a rule says, before something happens and until something has been asked for several times, and looks that
+/// nothing was asked for more than about once a second.
+async fn refuse(
+    gateway: &Gateway,
+    answer: Answer,
+    which: fn(&Asked) -> bool,
+    what: &str,
+    happens: impl AsyncFnOnce(),
+) {
     let begin = Instant::now();
     gateway.answer(move |asked| which(asked).then_some(answer));
     gateway.cut();
+    happens().await;
     until(&format!("{what} is refused: {answer:?}"), limit(30), async || {
         let counts = asked_since(gateway, begin);
         (counts.get(what) >= Some(&3))
@@ -85,8 +94,7 @@ async fn what_is_refused_is_asked_for_again_at_leisure_and_no_status_is_lost() {
 
     const STATUS: &str = "PATCH /apis/weir.dev/v1alpha1/namespaces/shop/virtualservices/web/status";
     for answer in [Answer::Refusal(429, Some(1)), Answer::Refusal(500, None)] {
-        change().await;
-        refuse(&gateway, answer, is_write, STATUS).await;
+        refuse(&gateway, answer, is_write, STATUS, &mut change).await;
         fixture.is_observed("ivs", "web", limit(20)).await;
     }
     const WATCH: &str = "WATCH /apis/weir.dev/v1alpha1/virtualservices";
@@ -96,8 +104,7 @@ async fn what_is_refused_is_asked_for_again_at_leisure_and_no_status_is_lost() {
         Answer::Refusal(410, None),
         Answer::TooOld,
     ] {
-        refuse(&gateway, answer, Asked::is_watch, WATCH).await;
-        change().await;
+        refuse(&gateway, answer, Asked::is_watch, WATCH, &mut change).await;
         fixture.is_observed("ivs", "web", limit(60)).await;
     }
     assert!(
@@ -126,6 +133,41 @@ async fn what_is_refused_is_asked_for_again_at_leisure_and_no_status_is_lost() {
     fixture.is_observed("ivs", "web", limit(60)).await;
     fixture.report(&["web"], json!({})).await;
     fixture.condition("ivs", "web", "Ready", "True Ready").await;
+}
+
+/// What an agent has to say waits until it is let through, too.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-control-plane"]
+async fn a_report_that_is_refused_is_written_later() {
+    let fixture = Fixture::new().await;
+    let admin = std::fs::read_to_string(fixture.control_plane.folder().join("admin.kubeconfig")).unwrap();
+    let gateway = Gateway::start(&admin).await;
+    let client = fixture.control_plane.client_for(&gateway.kubeconfig()).await;
+    let (reports, published) = watch::channel(Report {
+        complete: true,
+        ..Report::default()
+    });
+    let shutdown = CancellationToken::new();
+    let _end = shutdown.clone().drop_guard();
+    tokio::spawn(async move { publish(client, "d1", published, shutdown).await });
+    let says = async |foreign: usize| {
+        until("NodeState d1 says it", limit(40), async || {
+            let state = fixture.get("nodestate", "d1").await;
+            let said = state["status"]["foreignServices"] == foreign;
+            said.then_some(()).ok_or_else(|| state["status"].to_string())
+        })
+        .await;
+    };
+    says(0).await;
+    const REPORT: &str = "PATCH /apis/weir.dev/v1alpha1/nodestates/d1";
+    for (answer, foreign) in [
+        (Answer::Refusal(429, Some(1)), 1),
+        (Answer::Refusal(500, None), 2),
+    ] {
+        let change = async || reports.send_modify(|report| report.foreign = foreign);
+        refuse(&gateway, answer, is_write, REPORT, change).await;
+        says(foreign).await;
+    }
 }
 
 /// Connections stand, nothing comes on them, nobody ends them.
