@@ -336,10 +336,10 @@ impl Controller {
             }
         }
         let now = Instant::now();
-        let gone: BTreeSet<Arc<str>> = self.cluster.agents_without_node().cloned().collect();
+        let gone = self.cluster.agents_without_node();
         self.gone_since.retain(|node, _| gone.contains(node));
         for node in gone {
-            self.gone_since.entry(node).or_insert(now);
+            self.gone_since.entry(node.clone()).or_insert(now);
         }
     }
 

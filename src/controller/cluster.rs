@@ -1,14 +1,13 @@
 //! What the controller knows of the cluster, and which objects a piece of news concerns. Pure.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
 use std::sync::Arc;
 
 use crate::api::{
     DirectorGroupStatus, DirectorRole, NodeStateStatus, RealServerStatus, VirtualServiceStatus,
 };
 use crate::plan::{
-    Directing, Finding, Generation, Generations, Kind, NamespacedName, Node, ObjectRef, Role, Scope,
-    Snapshot, Update,
+    Finding, Generation, Generations, Kind, NamespacedName, Node, ObjectRef, Role, Scope, Snapshot, Update,
 };
 
 /// One of Weir's objects as the API has it, beside its form.
@@ -40,8 +39,8 @@ pub enum Status {
 /// A node, as far as it matters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeFacts {
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    /// Its name and labels.
+    pub node: Node,
     /// Whether its kubelet says that it is ready.
     pub ready: bool,
 }
@@ -64,7 +63,7 @@ pub(super) struct Agent {
     pub(super) standby_in: BTreeSet<String>,
     pub(super) generations: Generations,
     /// What it could not do, by the virtual service that lacks it.
-    pub(super) failures: BTreeMap<String, String>,
+    pub(super) failures: BTreeMap<NamespacedName, String>,
     /// The first thing that it could not do and that may concern any.
     pub(super) failure: Option<String>,
     /// Whether there are more failures than it lists.
@@ -99,8 +98,8 @@ impl Agent {
         }
         for failure in &status.failures {
             let message = || failure.message.clone();
-            match &failure.virtual_service {
-                Some(name) => drop(agent.failures.entry(name.clone()).or_insert_with(message)),
+            match failure.virtual_service.as_deref().and_then(namespaced) {
+                Some(name) => drop(agent.failures.entry(name).or_insert_with(message)),
                 None => drop(agent.failure.get_or_insert_with(message)),
             }
         }
@@ -121,6 +120,15 @@ impl Agent {
     }
 }
 
+/// The name that an agent writes as namespace/name.
+fn namespaced(text: &str) -> Option<NamespacedName> {
+    let (namespace, name) = text.split_once('/')?;
+    Some(NamespacedName {
+        namespace: namespace.into(),
+        name: name.into(),
+    })
+}
+
 /// The nodes of a director group.
 #[derive(Debug, Default)]
 pub(super) struct Members {
@@ -135,12 +143,18 @@ pub struct Cluster {
     pub(super) objects: BTreeMap<ObjectRef, Object>,
     pub(super) agents: BTreeMap<Arc<str>, Agent>,
     pub(super) nodes: BTreeMap<Arc<str>, NodeFacts>,
+    /// The nodes that an agent has reported from and that are no nodes of the cluster.
+    strays: BTreeSet<Arc<str>>,
     pub(super) members: BTreeMap<Arc<str>, Members>,
+    /// The groups in which each node is active.
+    directs: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     /// Which virtual services there are in each group.
     generations: BTreeMap<Arc<str>, Generations>,
     counted: HashMap<NamespacedName, (Arc<str>, Generation)>,
     /// What virtual services have to say about their real servers.
     pub(super) about_real_servers: BTreeMap<NamespacedName, BTreeMap<NamespacedName, Finding>>,
+    /// About which of them each has something to say.
+    has_said: HashMap<NamespacedName, BTreeSet<NamespacedName>>,
 }
 
 impl Cluster {
@@ -162,8 +176,8 @@ impl Cluster {
     }
 
     /// The nodes that an agent has reported from and that are no nodes of the cluster.
-    pub fn agents_without_node(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.agents.keys().filter(|name| !self.nodes.contains_key(*name))
+    pub fn agents_without_node(&self) -> &BTreeSet<Arc<str>> {
+        &self.strays
     }
 
     /// Takes in news and says which of Weir's objects it concerns.
@@ -195,51 +209,57 @@ impl Cluster {
                 None => drop(self.objects.remove(&name)),
             }
         }
+        let service = name
+            .namespaced_name()
+            .filter(|_| name.kind == Kind::VirtualService);
         // Whom it used is known before it is gone, or changes.
-        self.concern_used_by(&name, concerned);
-        let is_group = name.kind == Kind::DirectorGroup;
-        match self.snapshot.update(update) {
+        let used = service
+            .iter()
+            .flat_map(|service| self.used_by(service))
+            .collect::<Vec<_>>();
+        let scope = self.snapshot.update(update);
+        if name.kind == Kind::DirectorGroup {
+            self.count_members(&name.name);
+        }
+        // Most news of an object are a status, often one that was written here: they concern nobody else.
+        if scope.is_empty() {
+            return;
+        }
+        if let Some(service) = &service {
+            concerned.extend(used);
+            concerned.extend(self.used_by(service));
+            self.count_generation(service);
+            if self.snapshot.virtual_service(service).is_none() {
+                concerned.extend(self.hear_about(service, Vec::new()));
+            }
+        }
+        match scope {
             Scope::All => {
                 let all = self.snapshot.virtual_services();
                 concerned.extend(all.map(|(name, _)| ObjectRef::virtual_service(&name)));
             }
-            Scope::Some(names) => {
-                concerned.extend(names.iter().map(ObjectRef::virtual_service));
-            }
-        }
-        self.concern_used_by(&name, concerned);
-        if is_group {
-            self.count_members(&name.name);
-        }
-        if let (Kind::VirtualService, Some(name)) = (name.kind, name.namespaced_name()) {
-            self.count_generation(&name);
+            Scope::Some(names) => concerned.extend(names.iter().map(ObjectRef::virtual_service)),
         }
     }
 
     /// Director groups and real servers say how many virtual services use them.
-    fn concern_used_by(&self, object: &ObjectRef, concerned: &mut BTreeSet<ObjectRef>) {
-        if object.kind != Kind::VirtualService {
-            return;
-        }
-        let Some(name) = object.namespaced_name() else {
-            return;
+    fn used_by(&self, name: &NamespacedName) -> Vec<ObjectRef> {
+        let Some(service) = self.snapshot.virtual_service(name) else {
+            return Vec::new();
         };
-        let Some(service) = self.snapshot.virtual_service(&name) else {
-            return;
-        };
-        concerned.insert(ObjectRef::director_group(service.director_group.clone()));
         let selectors = service
             .backends
             .iter()
             .filter_map(|backend| backend.source.selector());
-        for selector in selectors {
-            for (server, _) in self.snapshot.select(&name.namespace, selector) {
-                concerned.insert(ObjectRef::real_server(&NamespacedName {
-                    namespace: name.namespace.clone(),
-                    name: server.clone(),
-                }));
-            }
-        }
+        let servers = selectors.flat_map(|selector| self.snapshot.select(&name.namespace, selector));
+        let servers = servers.map(|(server, _)| {
+            ObjectRef::real_server(&NamespacedName {
+                namespace: name.namespace.clone(),
+                name: server.clone(),
+            })
+        });
+        let group = ObjectRef::director_group(service.director_group.clone());
+        std::iter::once(group).chain(servers).collect()
     }
 
     fn count_generation(&mut self, name: &NamespacedName) {
@@ -268,28 +288,45 @@ impl Cluster {
     }
 
     fn count_members(&mut self, group: &Arc<str>) {
-        let mut members = Members::default();
-        let names: Vec<Arc<str>> = self.nodes.keys().cloned().collect();
-        for name in names {
-            match self.role(&name, group) {
-                Role::Active => drop(members.active.insert(name)),
-                Role::Standby => drop(members.standby.insert(name)),
-                Role::None => {}
+        let nodes: Vec<Arc<str>> = self.nodes.keys().cloned().collect();
+        for node in nodes {
+            self.assign(&node, group);
+        }
+    }
+
+    /// Puts a node where it belongs in a group, and says what part it had and what it has.
+    fn assign(&mut self, node: &Arc<str>, group: &Arc<str>) -> [Role; 2] {
+        let role = self.role(node, group);
+        let members = self.members.entry(group.clone()).or_default();
+        let before = match (members.active.remove(node), members.standby.remove(node)) {
+            (true, _) => Role::Active,
+            (false, true) => Role::Standby,
+            (false, false) => Role::None,
+        };
+        match role {
+            Role::Active => drop(members.active.insert(node.clone())),
+            Role::Standby => drop(members.standby.insert(node.clone())),
+            Role::None => {}
+        }
+        if role == Role::Active {
+            self.directs
+                .entry(node.clone())
+                .or_default()
+                .insert(group.clone());
+        } else if let Entry::Occupied(mut groups) = self.directs.entry(node.clone()) {
+            groups.get_mut().remove(group);
+            if groups.get().is_empty() {
+                groups.remove();
             }
         }
-        self.members.insert(group.clone(), members);
+        [before, role]
     }
 
     fn role(&self, node: &Arc<str>, group: &str) -> Role {
-        let (Some(facts), Some(group)) = (self.nodes.get(node), self.snapshot.director_group(group)) else {
-            return Role::None;
-        };
-        let node = Node {
-            name: node.to_string(),
-            labels: facts.labels.clone(),
-            directing: Directing::InGroups,
-        };
-        node.role(group)
+        match (self.nodes.get(node), self.snapshot.director_group(group)) {
+            (Some(facts), Some(group)) => facts.node.role(group),
+            _ => Role::None,
+        }
     }
 
     fn take_node(&mut self, name: Arc<str>, facts: Option<NodeFacts>, concerned: &mut BTreeSet<ObjectRef>) {
@@ -300,22 +337,27 @@ impl Cluster {
             Some(facts) => drop(self.nodes.insert(name.clone(), facts)),
             None => drop(self.nodes.remove(&name)),
         }
+        self.look_for_stray(&name);
         let groups: Vec<Arc<str>> = self
             .snapshot
             .director_groups()
             .map(|(name, _)| name.clone())
             .collect();
         for group in groups {
-            let role = self.role(&name, &group);
-            let members = self.members.entry(group.clone()).or_default();
-            let was_member = members.active.remove(&name) | members.standby.remove(&name);
-            match role {
-                Role::Active => drop(members.active.insert(name.clone())),
-                Role::Standby => drop(members.standby.insert(name.clone())),
-                Role::None if !was_member => continue,
-                Role::None => {}
+            let roles = self.assign(&name, &group);
+            if roles.contains(&Role::Active) {
+                self.concern_all_of(&group, concerned);
+            } else if roles.contains(&Role::Standby) {
+                concerned.insert(ObjectRef::director_group(group));
             }
-            self.concern_all_of(&group, concerned);
+        }
+    }
+
+    fn look_for_stray(&mut self, name: &Arc<str>) {
+        if self.agents.contains_key(name) && !self.nodes.contains_key(name) {
+            self.strays.insert(name.clone());
+        } else {
+            self.strays.remove(name);
         }
     }
 
@@ -329,12 +371,12 @@ impl Cluster {
             Some(agent) => self.agents.insert(name.clone(), agent),
             None => self.agents.remove(&name),
         };
+        self.look_for_stray(&name);
         let before = before.unwrap_or_default();
         let nothing = Agent::default();
         let now = self.agents.get(&name).unwrap_or(&nothing);
-        let leaving = before.leaving.keys().chain(now.leaving.keys());
-        let moved = leaving.filter(|name| before.leaving.get(*name) != now.leaving.get(*name));
-        concerned.extend(moved.map(ObjectRef::real_server));
+        concerned.extend(changed(&before.leaving, &now.leaving).map(ObjectRef::real_server));
+        concerned.extend(changed(&before.failures, &now.failures).map(ObjectRef::virtual_service));
         let of_all = |agent: &Agent| {
             (
                 agent.active_in.clone(),
@@ -345,6 +387,9 @@ impl Cluster {
             )
         };
         let all = of_all(&before) != of_all(now);
+        if !all && before.generations == now.generations {
+            return;
+        }
         let groups: BTreeSet<&String> = before.groups().chain(now.groups()).collect();
         for group in groups {
             let group: Arc<str> = group.as_str().into();
@@ -352,11 +397,7 @@ impl Cluster {
                 self.concern_all_of(&group, concerned);
                 continue;
             }
-            let is_news = |name: &&NamespacedName| {
-                let word = name.to_string();
-                !before.generations.agree_about(&now.generations, name)
-                    || before.failures.get(&word) != now.failures.get(&word)
-            };
+            let is_news = |name: &&NamespacedName| !before.generations.agree_about(&now.generations, name);
             let services = self.snapshot.of_group(&group).filter(is_news);
             concerned.extend(services.map(ObjectRef::virtual_service));
         }
@@ -365,10 +406,8 @@ impl Cluster {
     /// Whether a node's agent has everything for a virtual service, as far as both know of it in the same generation.
     pub(super) fn has_everything(&self, node: &str, name: &NamespacedName) -> bool {
         let mut expected = Generations::default();
-        for (group, members) in &self.members {
-            if members.active.contains(node)
-                && let Some(generations) = self.generations.get(group)
-            {
+        for group in self.directs.get(node).into_iter().flatten() {
+            if let Some(generations) = self.generations.get(group) {
                 expected.add(generations);
             }
         }
@@ -383,19 +422,32 @@ impl Cluster {
         service: &NamespacedName,
         findings: Vec<Finding>,
     ) -> BTreeSet<ObjectRef> {
-        let mut news = BTreeSet::new();
         let mut about: BTreeMap<NamespacedName, Finding> = BTreeMap::new();
         for finding in findings {
             if let (Kind::RealServer, Some(name)) = (finding.object.kind, finding.object.namespaced_name()) {
                 about.entry(name).or_insert(finding);
             }
         }
-        self.about_real_servers.retain(|name, by_service| {
-            if !about.contains_key(name) && by_service.remove(service).is_some() {
-                news.insert(ObjectRef::real_server(name));
+        let before = match about.is_empty() {
+            true => self.has_said.remove(service),
+            false => self
+                .has_said
+                .insert(service.clone(), about.keys().cloned().collect()),
+        };
+        let mut news = BTreeSet::new();
+        for name in before
+            .into_iter()
+            .flatten()
+            .filter(|name| !about.contains_key(name))
+        {
+            if let Entry::Occupied(mut by_service) = self.about_real_servers.entry(name.clone()) {
+                by_service.get_mut().remove(service);
+                if by_service.get().is_empty() {
+                    by_service.remove();
+                }
             }
-            !by_service.is_empty()
-        });
+            news.insert(ObjectRef::real_server(&name));
+        }
         for (name, finding) in about {
             let by_service = self.about_real_servers.entry(name.clone()).or_default();
             if by_service.get(service) != Some(&finding) {
@@ -406,3 +458,15 @@ impl Cluster {
         news
     }
 }
+
+/// The keys of which one map says something else than the other.
+fn changed<'a, K: Ord, V: PartialEq>(
+    one: &'a BTreeMap<K, V>,
+    other: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = &'a K> {
+    let keys = one.keys().chain(other.keys());
+    keys.filter(|key| one.get(*key) != other.get(*key))
+}
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use crate::api::{
     VirtualService,
 };
 use crate::plan::validate::{self, Remark, Validation};
-use crate::plan::{Form, Kind, Update};
+use crate::plan::{Directing, Form, Kind, Node, Update};
 use crate::source::served::Served;
 use crate::source::watch::{Event, Name, Seen, Stream, Watch, everything, objects};
 
@@ -191,7 +191,11 @@ fn facts(node: &core::Node) -> NodeFacts {
         .flatten()
         .find(|condition| condition.type_ == "Ready");
     NodeFacts {
-        labels: node.labels().clone(),
+        node: Node {
+            name: node.name_any(),
+            labels: node.labels().clone(),
+            directing: Directing::InGroups,
+        },
         // A node without kubelet, as some tests and hosts have it, says nothing about itself.
         ready: ready.is_none_or(|condition| condition.status == "True"),
     }

@@ -337,7 +337,7 @@ fn backup(form: Option<&ValidatedDirectorGroup>, members: &Members) -> Option<Ve
 
 /// What keeps an agent from having everything for a virtual service.
 fn failure_of<'a>(agent: &'a Agent, name: &NamespacedName) -> Option<&'a str> {
-    let own = agent.failures.get(&name.to_string());
+    let own = agent.failures.get(name);
     let unlisted = "there are more failures than its NodeState lists; its log has them all";
     own.or(agent.failure.as_ref())
         .map(String::as_str)
