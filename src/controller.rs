@@ -15,6 +15,7 @@
 //! | `cluster` | what is known, and whom a piece of news concerns | pure |
 //! | `statuses`, `conditions` | the status that an object should have | pure |
 //! | `holding` | whether a deleted real server is held | pure |
+//! | `queue` | which object is judged next, and when | pure |
 //! | `events` | what is told, and how often | pure |
 //! | `election` | who writes | pure |
 //! | `source`, `write` | the Kubernetes API | I/O |
@@ -24,11 +25,12 @@ mod conditions;
 mod election;
 mod events;
 mod holding;
+mod queue;
 mod source;
 mod statuses;
 mod write;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,17 +50,11 @@ use cluster::{Cluster, Object, Status};
 use election::{Act, Election, INTERVAL as ELECTION_INTERVAL};
 use events::{Limiter, Told};
 use holding::Holding;
+use queue::Queue;
 use source::SourceNews;
 use statuses::Judgement;
 use write::{LeaseWriter, LeaseWritten, Writer};
 
-/// News that come together are judged together.
-const GATHERING: Duration = Duration::from_millis(50);
-/// Time between two writes to one object.
-const COALESCING: Duration = Duration::from_secs(1);
-/// The first wait after a write that failed; it doubles.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// Writes under way at a time.
 const WRITES: usize = 16;
 /// How long one try to take or renew the Lease may take: whoever cannot renew it has to notice before it ends.
@@ -208,15 +204,9 @@ struct Controller {
     led: bool,
     complete: bool,
     problems: Vec<String>,
-    /// Objects to judge, and when.
-    due: BTreeMap<ObjectRef, Instant>,
-    /// When objects were written last, as long as it matters.
-    written: HashMap<ObjectRef, Instant>,
-    /// Objects that could not be written: when to try again, and how long to wait after that.
-    retries: HashMap<ObjectRef, (Instant, Duration)>,
+    /// Objects to judge.
+    queue: Queue,
     writes: JoinSet<(ObjectRef, anyhow::Result<Written>)>,
-    /// Objects with a write under way.
-    writing: BTreeSet<ObjectRef>,
     /// When real servers were first seen deleted, by their uid.
     deleted_since: HashMap<String, Instant>,
     /// When nodes with agents were first seen to be gone.
@@ -248,11 +238,8 @@ impl Controller {
             led: false,
             complete: false,
             problems: Vec::new(),
-            due: BTreeMap::new(),
-            written: HashMap::new(),
-            retries: HashMap::new(),
+            queue: Queue::default(),
             writes: JoinSet::new(),
-            writing: BTreeSet::new(),
             deleted_since: HashMap::new(),
             gone_since: BTreeMap::new(),
             limiter: Limiter::new(Instant::now().into_std()),
@@ -286,7 +273,7 @@ impl Controller {
                 Some(done) = self.writes.join_next() => self.done(done),
                 () = sleep_until(wake) => {}
             }
-            if self.complete && self.leads() {
+            if self.judges() {
                 self.judge_due();
                 self.forget_nodes().await;
             }
@@ -297,16 +284,22 @@ impl Controller {
         is_to_come(*self.leads.borrow())
     }
 
+    fn judges(&self) -> bool {
+        self.complete && self.leads()
+    }
+
     fn wake(&self) -> Instant {
         let now = Instant::now();
         let far = now + Vitals::INTERVAL;
-        if !self.complete || !self.leads() {
+        if !self.judges() {
             return far;
         }
-        let due = self.due.iter().filter(|(name, _)| !self.writing.contains(*name));
-        let due = due.map(|(_, due)| *due);
+        // When as many writes are under way as may be, the end of one wakes.
+        let may_write = self.writes.len() < WRITES;
+        let due = self.queue.next_due().filter(|_| may_write).map(Instant::from_std);
         let gone = self.gone_since.values().map(|since| *since + self.forget_after);
-        due.chain(gone)
+        due.into_iter()
+            .chain(gone)
             .fold(far, Instant::min)
             .max(now + Duration::from_millis(1))
     }
@@ -343,18 +336,16 @@ impl Controller {
         }
     }
 
-    /// Lets objects be judged as soon as they may be written again.
+    /// Who begins to judge begins with everything; until then there is nothing to remember.
     fn concern(&mut self, concerned: impl IntoIterator<Item = ObjectRef>) {
-        let now = Instant::now();
+        if !self.judges() {
+            // Its time may have passed without a word: then the next word that it leads is a beginning.
+            self.led &= !self.complete;
+            return;
+        }
+        let now = Instant::now().into_std();
         for name in concerned {
-            let written = self.written.get(&name).map(|written| *written + COALESCING);
-            let retry = self.retries.get(&name).map(|(retry, _)| *retry);
-            let due = [written, retry]
-                .into_iter()
-                .flatten()
-                .fold(now + GATHERING, Instant::max);
-            let planned = self.due.entry(name).or_insert(due);
-            *planned = due.min(*planned);
+            self.queue.concern(&name, now);
         }
     }
 
@@ -365,25 +356,11 @@ impl Controller {
 
     fn judge_due(&mut self) {
         let now = Instant::now();
-        self.written.retain(|_, written| *written + COALESCING > now);
         while self.writes.len() < WRITES
-            && let Some(name) = self.next_due(now)
+            && let Some(name) = self.queue.next(now.into_std())
         {
-            self.due.remove(&name);
             self.judge(&name, now);
         }
-    }
-
-    /// The next object to judge. There may be ten thousand real servers to write for the first time: what people wait for
-    /// does not wait for them.
-    fn next_due(&self, now: Instant) -> Option<ObjectRef> {
-        let is_group = |(name, _): &(&ObjectRef, &Instant)| name.kind == Kind::DirectorGroup;
-        let groups = self.due.iter().take_while(is_group);
-        // Virtual services come last in the order of kinds.
-        let others = self.due.iter().rev().take_while(|entry| !is_group(entry));
-        let mut due = groups.chain(others).filter(|(_, due)| **due <= now);
-        due.find(|(name, _)| !self.writing.contains(*name))
-            .map(|(name, _)| name.clone())
     }
 
     fn judge(&mut self, name: &ObjectRef, now: Instant) {
@@ -431,7 +408,7 @@ impl Controller {
             Holding::Hold => Some(true),
             Holding::Release => Some(false),
             Holding::Until(deadline) => {
-                self.due.insert(name.clone(), Instant::from_std(deadline));
+                self.queue.look_again(name, deadline, now.into_std());
                 None
             }
         }
@@ -439,7 +416,7 @@ impl Controller {
 
     fn write(&mut self, name: &ObjectRef, uid: String, write: Write, told: Vec<Told>) {
         let (writer, name) = (self.writer.clone(), name.clone());
-        self.writing.insert(name.clone());
+        self.queue.writes(&name);
         self.writes.spawn(async move {
             let written = match &write {
                 Write::Status(status) => writer.status(&name, &uid, status).await,
@@ -464,13 +441,11 @@ impl Controller {
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => return,
         };
-        let now = Instant::now();
-        self.writing.remove(&name);
+        let now = Instant::now().into_std();
         self.metrics.wrote(name.kind.name(), written.is_ok());
         match written {
             Ok(Written { write, uid }) => {
-                self.retries.remove(&name);
-                self.written.insert(name.clone(), now);
+                self.queue.wrote(&name, now);
                 if write == Write::Hold(false) {
                     self.deleted_since.remove(&uid);
                 }
@@ -478,15 +453,10 @@ impl Controller {
                     Write::Status(status) => object.status = status,
                     Write::Hold(hold) => object.held = hold,
                 });
-                // What changed meanwhile, and what a finalizer kept from being written.
-                self.concern([name]);
             }
             Err(error) => {
-                let wait = self.retries.get(&name).map_or(FIRST_RETRY, |(_, wait)| *wait);
+                let wait = self.queue.failed(&name, now);
                 warn!("cannot write {name}, trying again in {wait:?}: {error:#}");
-                let next = (wait * 2).min(LONGEST_RETRY);
-                self.retries.insert(name.clone(), (now + wait, next));
-                self.concern([name]);
             }
         }
     }

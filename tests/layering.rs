@@ -142,6 +142,7 @@ const RULES: &[Rule] = &[
             "controller/election.rs",
             "controller/events.rs",
             "controller/holding.rs",
+            "controller/queue.rs",
             "reconcile/draining.rs",
         ],
         except: &[],
