@@ -118,6 +118,10 @@ crds: ## Write the CustomResourceDefinitions from the types
 bench: ## Measure, in the instruction-counting VM, and write docs/benchmarks.md
 	benches/run
 
+.PHONY: bench-scale
+bench-scale: ## Measure a large cluster on this host, which should be idle, and write docs/scale.md
+	benches/scale
+
 .PHONY: image-binary
 image-binary: ## The static binary for the container image; ARCHITECTURE=arm64 for another machine's
 	deploy/image/build-binary target/image/weir $(ARCHITECTURE)

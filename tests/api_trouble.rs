@@ -251,6 +251,8 @@ async fn a_controller_that_thaws_after_its_time_writes_nothing() {
     })
     .await;
     one.signal(Signal::STOP);
+    // Nothing waits in its sockets to tell it how things are.
+    gateway.cut();
     gateway.answer(|_| None);
     until("the other takes over", limit(40), async || {
         match &*fixture.holder().await {
