@@ -12,6 +12,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand, ValueEnum};
+use rustix::system::uname;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
@@ -41,6 +42,11 @@ enum Act {
         /// Addresses to answer UDP on; they need not be there yet
         #[arg(long)]
         udp: Vec<IpAddr>,
+    },
+    /// The same under this host's name, as Kubernetes' test image agnhost does
+    ServeHostname {
+        #[arg(long)]
+        port: u16,
     },
     /// Do nothing: what holds a pod's namespaces together
     Pause,
@@ -147,10 +153,10 @@ fn main() -> ExitCode {
 
 fn act(netns: &Netns, act: Act) -> io::Result<ExitCode> {
     match act {
-        Act::Serve { name, port, udp } => {
-            let _server = Server::start_named(netns, &name, port, &udp);
-            wait_for_sigterm(Duration::MAX)?;
-            Ok(ExitCode::SUCCESS)
+        Act::Serve { name, port, udp } => serve(netns, &name, port, &udp),
+        Act::ServeHostname { port } => {
+            let host = uname();
+            serve(netns, &host.nodename().to_string_lossy(), port, &[])
         }
         Act::Pause => {
             wait_for_sigterm(Duration::MAX)?;
@@ -227,6 +233,12 @@ fn act(netns: &Netns, act: Act) -> io::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn serve(netns: &Netns, name: &str, port: u16, udp: &[IpAddr]) -> io::Result<ExitCode> {
+    let _server = Server::start_named(netns, name, port, udp);
+    wait_for_sigterm(Duration::MAX)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn build_topology() -> Topology {

@@ -14,7 +14,7 @@ use super::remote::{Boot, Program, Vm};
 
 /// Go programs that a node needs.
 pub const PROGRAMS: [&str; 4] = ["containerd", "containerd-shim-runc-v2", "ctr", "kubelet"];
-/// The image of the helper program, which does nothing unless told otherwise: it holds pods' namespaces together.
+/// The image of the helper program, which only waits unless it is given other arguments: it holds pods' namespaces together.
 pub const LAB_IMAGE: &str = "localhost/lab:1";
 /// Addresses of Services; only that of the API server leads anywhere, since no kube-proxy runs.
 const SERVICES: &str = "10.96.0.0/16";
@@ -127,11 +127,16 @@ impl<'vm> KubernetesNode<'vm> {
         output.stdout
     }
 
-    /// Makes an image of a program of the VM and its first arguments, and gives it to containerd.
+    /// Makes an image of a program of the VM and the arguments it has unless a pod names others, and gives it to containerd.
     pub fn import(&self, image: &str, program: &str) {
         self.sh(&format!(
             "/lab/nodes/image {image} {program} | ctr --namespace k8s.io images import --local -"
         ));
+    }
+
+    /// Gives an image another name.
+    pub fn tag(&self, image: &str, name: &str) {
+        self.sh(&format!("ctr --namespace k8s.io images tag {image} {name}"));
     }
 
     /// Starts the kubelet.
