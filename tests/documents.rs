@@ -4,6 +4,8 @@
     reason = "clippy takes nothing but #[test] functions for tests"
 )]
 
+mod walk;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -91,6 +93,19 @@ fn what_is_said_to_be_shown_is_shown_and_the_other_way_round() {
         there.extend(names.map(|found| (file.to_owned(), found[1].to_owned())));
     }
     assert_eq!(said, there);
+}
+
+/// What is typed in docs/kubernetes.md has been typed: the test with real nodes takes every step of the walk, in its order.
+#[test]
+fn every_step_of_the_walk_is_taken() {
+    let steps = walk::steps();
+    assert!(steps.iter().all(|step| !step.commands.is_empty()), "{steps:?}");
+    let headings: Vec<&str> = steps.iter().map(|step| &*step.heading).collect();
+    let source = fs::read_to_string(root().join("tests/real_nodes.rs")).unwrap();
+    let taking = Regex::new(r#"\.takes_step\("([^"]+)"\)"#).unwrap();
+    let taken = taking.captures_iter(&source);
+    let taken: Vec<&str> = taken.map(|found| found.get(1).unwrap().as_str()).collect();
+    assert_eq!(taken, headings);
 }
 
 /// Reasons are for programs to tell apart, so that the list of them is closed, and documented.
