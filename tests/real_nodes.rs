@@ -117,6 +117,16 @@ impl Cluster<'_> {
             .renew_time
     }
 
+    async fn no_request_is_lost_when_a_deployment_is_rolled(&mut self) {
+        let clients = Clients::start(self.vm, &[WEB_VIP]).await;
+        let old = self.pods("shop", 4, is_ready).await;
+        self.takes_step("Update the pods").await;
+        let is_new = |pod: &Pod| is_ready(pod) && old.iter().all(|old| old.metadata.uid != pod.metadata.uid);
+        self.pods("shop", 4, is_new).await;
+        self.answers(PODS_VIP, 4).await;
+        clients.assert_none_lost("the Deployment was rolled").await;
+    }
+
     async fn nothing_is_lost_when_the_chart_is_upgraded(&mut self) {
         let clients = Clients::start(self.vm, &VIPS).await;
         self.takes_step("Upgrade Weir").await;
@@ -157,6 +167,8 @@ async fn the_chart_balances_on_real_nodes_whatever_happens_to_pods_and_kubelets(
     passed("the deleted agent was back");
     cluster.nothing_is_lost_when_a_kubelet_is_killed().await;
     passed("the killed kubelet was back");
+    cluster.no_request_is_lost_when_a_deployment_is_rolled().await;
+    passed("the Deployment was rolled");
     cluster.nothing_is_lost_when_the_chart_is_upgraded().await;
     passed("the chart was upgraded");
     cluster
