@@ -42,6 +42,10 @@ fn lives(pods: &[Pod]) -> BTreeSet<String> {
     pods.iter().map(life).collect()
 }
 
+fn uids<'a>(pods: impl Iterator<Item = &'a Pod>) -> Vec<Option<String>> {
+    pods.map(|pod| pod.metadata.uid.clone()).collect()
+}
+
 fn whereabouts(pods: &[Pod]) -> BTreeSet<&str> {
     let nodes = pods.iter().map(|pod| pod.spec.as_ref()?.node_name.as_deref());
     nodes.flatten().collect()
@@ -117,6 +121,19 @@ impl Cluster<'_> {
             .renew_time
     }
 
+    /// It is the director's node. The agents stay, since packets still come, and so do the connections to hosts; those to pods
+    /// end with the pods.
+    async fn no_request_is_lost_when_a_node_is_drained(&mut self) {
+        let clients = Clients::start(self.vm, &[WEB_VIP]).await;
+        let agents = uids(self.release(IMAGE).await.values());
+        self.takes_step("Drain a node").await;
+        let pods = self.pods("shop", 4, is_ready).await;
+        assert_eq!(whereabouts(&pods), ["rs1"].into());
+        self.answers(PODS_VIP, 4).await;
+        assert_eq!(uids(self.release(IMAGE).await.values()), agents);
+        clients.assert_none_lost("the director's node was drained").await;
+    }
+
     async fn no_request_is_lost_when_a_deployment_is_rolled(&mut self) {
         let clients = Clients::start(self.vm, &[WEB_VIP]).await;
         let old = self.pods("shop", 4, is_ready).await;
@@ -167,6 +184,8 @@ async fn the_chart_balances_on_real_nodes_whatever_happens_to_pods_and_kubelets(
     passed("the deleted agent was back");
     cluster.nothing_is_lost_when_a_kubelet_is_killed().await;
     passed("the killed kubelet was back");
+    cluster.no_request_is_lost_when_a_node_is_drained().await;
+    passed("the node was drained");
     cluster.no_request_is_lost_when_a_deployment_is_rolled().await;
     passed("the Deployment was rolled");
     cluster.nothing_is_lost_when_the_chart_is_upgraded().await;

@@ -52,7 +52,7 @@ pub(crate) const VIPS: [&str; 2] = [PODS_VIP, WEB_VIP];
 pub(crate) const IMAGE: &str = concat!("registry.example/weir:", env!("CARGO_PKG_VERSION"));
 pub(crate) const NEXT_IMAGE: &str = "registry.example/weir:next";
 const AGNHOST: &str = "registry.k8s.io/e2e-test-images/agnhost:2.63.0";
-const CONTROLLERS: [&str; 10] = [
+const CONTROLLERS: [&str; 11] = [
     "namespace-controller",
     "serviceaccount-controller",
     "root-ca-certificate-publisher-controller",
@@ -64,6 +64,8 @@ const CONTROLLERS: [&str; 10] = [
     "job-controller",
     "endpointslice-controller",
     "node-lifecycle-controller",
+    // Says how many pods a drain may take.
+    "disruption-controller",
 ];
 
 /// Starts the control plane.
