@@ -77,6 +77,29 @@ fn repository(path: &str) -> String {
         .to_string()
 }
 
+/// A control plane with the objects of `deploy/`.
+async fn deployed() -> ControlPlane {
+    let control_plane = ControlPlane::start().await;
+    succeeded(
+        &control_plane
+            .kubectl_reading(&["apply", "-f", "-"], CLUSTER)
+            .await,
+    );
+    kubectl(&control_plane, &["apply", "-k", &repository("deploy")]).await;
+    kubectl(
+        &control_plane,
+        &[
+            "wait",
+            "--for=condition=Established",
+            "crd",
+            "--all",
+            "--timeout=60s",
+        ],
+    )
+    .await;
+    control_plane
+}
+
 async fn kubectl(control_plane: &ControlPlane, arguments: &[&str]) -> String {
     let output = control_plane.kubectl(arguments).await;
     succeeded(&output);
@@ -205,25 +228,7 @@ async fn wait_for_slice_watchers(control_plane: &ControlPlane, wanted: usize) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab VM, etcd and kube-apiserver: make test-cluster"]
 async fn manifests_that_are_applied_become_traffic_and_leave_nothing_when_deleted() {
-    let mut control_plane = ControlPlane::start().await;
-    succeeded(
-        &control_plane
-            .kubectl_reading(&["apply", "-f", "-"], CLUSTER)
-            .await,
-    );
-    kubectl(&control_plane, &["apply", "-k", &repository("deploy")]).await;
-    kubectl(
-        &control_plane,
-        &[
-            "wait",
-            "--for=condition=Established",
-            "crd",
-            "--all",
-            "--timeout=60s",
-        ],
-    )
-    .await;
-
+    let mut control_plane = deployed().await;
     let vm = Vm::boot(&Boot::default());
     set_up_way_back(&vm);
     let _servers = ["rs1", "rs2", "rs3"].map(|node| vm.start(Some(node), &["lab", "serve", node, "80"]));
@@ -467,6 +472,111 @@ async fn manifests_that_are_applied_become_traffic_and_leave_nothing_when_delete
     }
     wait_for_state(&control_plane, "d2", "NodeState d2 says so", |state| {
         state["programmed"]["services"] == 0
+    })
+    .await;
+}
+
+/// What the examples are in the kernel of d1, as `ipvsadm -Sn` prints it. Nobody makes endpoints of `more/pods.yaml` here:
+/// that is in `tests/real_nodes.rs`.
+const EXAMPLES_IN_THE_KERNEL: &str = "
+-A -t 10.0.0.200:80 -s wlc
+-a -t 10.0.0.200:80 -r 10.0.0.11:80 -g -w 1
+-a -t 10.0.0.200:80 -r 10.0.0.12:80 -g -w 1
+-a -t 10.0.0.200:80 -r 10.0.0.13:80 -g -w 1
+-A -t 10.0.0.201:80 -s rr
+-a -t 10.0.0.201:80 -r 10.1.0.11:80 -m -w 1
+-a -t 10.0.0.201:80 -r 10.1.0.12:80 -m -w 1
+-a -t 10.0.0.201:80 -r 10.1.0.13:80 -m -w 1
+-A -t 10.0.0.203:0 -s wlc -p 600 -M 255.255.255.0
+-a -t 10.0.0.203:0 -r 10.0.0.11:0 -g -w 1
+-a -t 10.0.0.203:0 -r 10.0.0.12:0 -g -w 1
+-A -t 10.0.0.205:443 -s wlc
+-a -t 10.0.0.205:443 -r 10.1.0.11:443 -i -w 1 --tun-type gue --tun-port 6080 --tun-nocsum
+-a -t 10.0.0.205:443 -r 10.1.0.12:443 -i -w 1 --tun-type gue --tun-port 6080 --tun-nocsum
+-A -t 10.0.0.206:443 -s mh -b mh-fallback,mh-port
+-a -t 10.0.0.206:443 -r 10.0.0.11:443 -g -w 1
+-a -t 10.0.0.206:443 -r 10.0.0.12:443 -g -w 1
+-a -t 10.0.0.206:443 -r 10.0.0.13:443 -g -w 1
+-A -t 10.0.0.207:80 -s wlc
+-a -t 10.0.0.207:80 -r 10.1.0.11:80 -m -w 1
+-a -t 10.0.0.207:80 -r 10.1.0.12:80 -m -w 1
+-A -t 10.0.0.208:80 -s rr
+-A -u 10.0.0.202:53 -s rr -o
+-a -u 10.0.0.202:53 -r 10.0.0.11:53 -g -w 1
+-a -u 10.0.0.202:53 -r 10.0.0.12:53 -g -w 1
+-A -u [fd00::202]:53 -s rr -o
+-a -u [fd00::202]:53 -r [fd00::11]:53 -g -w 1
+-a -u [fd00::202]:53 -r [fd00::12]:53 -g -w 1
+-A -f 100 -s wrr -p 300
+-a -f 100 -r 10.1.0.11:0 -m -w 2
+-a -f 100 -r 10.1.0.12:0 -m -w 1
+";
+
+/// What is said of them: whether they are ready, how many destinations take connections, and whether they are as meant.
+const EXAMPLES_IN_WORDS: &str = "
+api: True, 3/3, the object is valid, and nobody else has what it claims
+catalog: True, 0/0, the object is valid, and nobody else has what it claims
+checkout: True, 2/2, spec.healthCheck: not yet supported: it has no effect (and 1 more)
+dns: True, 4/4, spec.healthCheck: not yet supported: it has no effect
+far: True, 2/2, the object is valid, and nobody else has what it claims
+files: True, 2/2, spec.healthCheck: not yet supported: it has no effect
+hashed: True, 3/3, the object is valid, and nobody else has what it claims
+marked: True, 2/2, spec.healthCheck: not yet supported: it has no effect
+web: True, 3/3, the object is valid, and nobody else has what it claims
+";
+const IN_WORDS: &str = r#"jsonpath={range .items[*]}{.metadata.name}: {.status.conditions[?(@.type=="Ready")].status}, {.status.backendSummary}, {.status.conditions[?(@.type=="Accepted")].message}{"\n"}{end}"#;
+
+/// Waits until a text has these lines, in whatever order.
+async fn wait_for_lines(what: &str, expected: &str, read: impl AsyncFn() -> String) {
+    let sorted = |text: &str| -> Vec<String> {
+        let mut lines: Vec<String> = text.trim().lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let look = async || {
+        let text = read().await;
+        if sorted(&text) == sorted(expected) {
+            Ok(())
+        } else {
+            Err(text)
+        }
+    };
+    control_plane::until(what, control_plane::limit(60), look).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab VM, etcd and kube-apiserver: make test-cluster"]
+async fn every_example_is_in_the_kernel_and_told_of() {
+    let control_plane = deployed().await;
+    let vm = Vm::boot(&Boot::default());
+    let mut agents = Vec::new();
+    for node in ["d1", "rs1", "rs2", "rs3"] {
+        agents.push(start_agent(&control_plane, &vm, node).await);
+    }
+    let _controller = start_controller(&control_plane).await;
+    let examples = repository("deploy/examples");
+    kubectl(&control_plane, &["apply", "--recursive", "-f", &examples]).await;
+
+    wait_for_lines("the table of d1", EXAMPLES_IN_THE_KERNEL, async || {
+        vm.sh("d1", "ipvsadm -Sn")
+    })
+    .await;
+    let held = |node, link| {
+        let line = format!(
+            "ip -oneline address show | grep {link} | grep -o '10.0.0.2[0-9]*\\|fd00::2[0-9]*' || true"
+        );
+        vm.sh(node, &line)
+    };
+    // All but that of which only the mark is known.
+    let all = "10.0.0.200\n10.0.0.201\n10.0.0.202\nfd00::202\n10.0.0.203\n10.0.0.205\n10.0.0.206\n10.0.0.207\n10.0.0.208";
+    wait_for_lines("the VIPs of d1", all, async || held("d1", "front")).await;
+    let direct = "10.0.0.200\n10.0.0.202\nfd00::202\n10.0.0.203\n10.0.0.205\n10.0.0.206";
+    wait_for_lines("the VIPs of rs1", direct, async || held("rs1", "weir0")).await;
+    let of_rs3 = "10.0.0.200\n10.0.0.206";
+    wait_for_lines("the VIPs of rs3", of_rs3, async || held("rs3", "weir0")).await;
+    assert_eq!(vm.sh("rs1", "ip fou show").trim(), "port 6080 gue");
+    wait_for_lines("what is said", EXAMPLES_IN_WORDS, async || {
+        kubectl(&control_plane, &["get", "ivs", "-n", "shop", "-o", IN_WORDS]).await
     })
     .await;
 }
