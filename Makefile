@@ -43,6 +43,12 @@ demo: programs ## Show the main job on a real IPVS kernel, in a VM, in under a m
 		--program $(DEBUG)/examples/demo:/lab/demo --tree $(CURDIR)/deploy/examples:$(CURDIR)/deploy/examples \
 		--env WEIR_DEMO_PAUSE=$${WEIR_DEMO_PAUSE:-2} -- demo
 
+.PHONY: demo-kubernetes
+demo-kubernetes: programs ## Show Weir in Kubernetes: Helm, kubectl, rolling updates; some minutes, the first call builds Kubernetes
+	tests/tools/build
+	tests/lab/setup >/dev/null
+	$(DEBUG)/examples/demo-kubernetes
+
 # Built as the tests build them, so that no feature differs and nothing is compiled twice.
 .PHONY: programs
 programs:

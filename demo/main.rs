@@ -12,12 +12,13 @@
 
 #[path = "../tests/lab/mod.rs"]
 mod lab;
+mod story;
 
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use std::{env, fs, thread};
 
 use lab::client::{Histogram, Protocol};
 use lab::poll::eventually;
@@ -25,6 +26,7 @@ use lab::process::Process;
 use lab::server::Server;
 use lab::sniff::who_answers;
 use lab::topology::{FRONT, Node, Topology, VIP4};
+use story::{indent, pause, say, show_command};
 
 /// The VIP that is masqueraded; [`VIP4`] is direct routing's.
 const API_VIP: &str = "10.0.0.201";
@@ -46,29 +48,6 @@ fn main() {
         "That was it",
         "The same manifests work in Kubernetes with kubectl apply. Read README.md next.",
     );
-}
-
-/// Prints a heading and a sentence, and leaves time to read.
-fn say(heading: &str, text: &str) {
-    println!("\n\x1b[1m== {heading}\x1b[0m\n{text}");
-    pause();
-}
-
-fn pause() {
-    let seconds = env::var("WEIR_DEMO_PAUSE")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(2.0);
-    thread::sleep(Duration::from_secs_f64(seconds));
-}
-
-/// Prints a command as a person would have typed it.
-fn show_command(node: &str, line: &str) {
-    println!("\x1b[36m{node}#\x1b[0m {line}");
-}
-
-fn indent(text: &str) -> String {
-    text.lines().map(|line| format!("    {line}\n")).collect()
 }
 
 struct Cluster {

@@ -95,17 +95,20 @@ fn what_is_said_to_be_shown_is_shown_and_the_other_way_round() {
     assert_eq!(said, there);
 }
 
-/// What is typed in docs/kubernetes.md has been typed: the test with real nodes takes every step of the walk, in its order.
+/// What is typed in docs/kubernetes.md has been typed: the test with real nodes takes every step of the walk, in its order,
+/// and so does the demo.
 #[test]
 fn every_step_of_the_walk_is_taken() {
     let steps = walk::steps();
     assert!(steps.iter().all(|step| !step.commands.is_empty()), "{steps:?}");
     let headings: Vec<&str> = steps.iter().map(|step| &*step.heading).collect();
-    let source = fs::read_to_string(root().join("tests/real_nodes.rs")).unwrap();
-    let taking = Regex::new(r#"\.takes_step\("([^"]+)"\)"#).unwrap();
-    let taken = taking.captures_iter(&source);
-    let taken: Vec<&str> = taken.map(|found| found.get(1).unwrap().as_str()).collect();
-    assert_eq!(taken, headings);
+    let taking = Regex::new(r#"\.(?:takes_step|tells|tells_while_clients_ask)\(\s*"([^"]+)""#).unwrap();
+    for walker in ["tests/real_nodes.rs", "demo/kubernetes.rs"] {
+        let source = fs::read_to_string(root().join(walker)).unwrap();
+        let taken = taking.captures_iter(&source);
+        let taken: Vec<&str> = taken.map(|found| found.get(1).unwrap().as_str()).collect();
+        assert_eq!(taken, headings, "{walker}");
+    }
 }
 
 /// Reasons are for programs to tell apart, so that the list of them is closed, and documented.

@@ -1,4 +1,5 @@
-//! A cluster whose nodes run pods, and the walk of docs/kubernetes.md through it.
+//! A cluster whose nodes run pods, and the walk of docs/kubernetes.md through it: for `tests/real_nodes.rs`, and for the
+//! demo in Kubernetes.
 //!
 //! API server, scheduler and controllers are on the host; containerd and a kubelet are in two nodes of the lab's VM, which
 //! also has the client and the hosts outside the cluster.
