@@ -619,3 +619,62 @@ async fn the_clusters_roles_reach_weirs_kinds() {
         );
     }
 }
+
+/// The names of Istio's definition (istio.io/istio, `manifests/charts/base`): its plural and kind are ours.
+const ISTIO: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: virtualservices.networking.istio.io, labels: {app: istio-pilot, istio: networking}}
+spec:
+  group: networking.istio.io
+  names:
+    categories: [istio-io, networking-istio-io]
+    kind: VirtualService
+    listKind: VirtualServiceList
+    plural: virtualservices
+    shortNames: [vs]
+    singular: virtualservice
+  scope: Namespaced
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
+
+const ISTIOS_ROUTE: &str = "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews, namespace: shop}
+spec: {hosts: [reviews], http: [{route: [{destination: {host: reviews}}]}]}
+";
+
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-control-plane"]
+async fn beside_istio_each_virtual_service_has_a_name_of_its_own() {
+    let control_plane = deployed().await;
+    let apply =
+        async |text: &str| succeeded(&control_plane.kubectl_reading(&["apply", "-f", "-"], text).await);
+    apply(ISTIO).await;
+    let definition = "crd/virtualservices.networking.istio.io";
+    let established = ["wait", "--for=condition=Established", definition, "--timeout=60s"];
+    succeeded(&control_plane.kubectl(&established).await);
+    succeeded(&control_plane.kubectl(&["create", "namespace", "shop"]).await);
+    apply(ISTIOS_ROUTE).await;
+    apply(&read("deploy/examples/direct-routing.yaml")).await;
+    for (asked, found) in [
+        ("ivs", "virtualservice.weir.dev/web"),
+        ("virtualservices.weir.dev", "virtualservice.weir.dev/web"),
+        ("virtualservices.v1alpha1.weir.dev", "virtualservice.weir.dev/web"),
+        ("vs", "virtualservice.networking.istio.io/reviews"),
+        (
+            "virtualservices.networking.istio.io",
+            "virtualservice.networking.istio.io/reviews",
+        ),
+    ] {
+        let listed = control_plane
+            .kubectl(&["get", asked, "-n", "shop", "-o", "name"])
+            .await;
+        assert_eq!(succeeded(&listed).trim(), found, "{asked}");
+    }
+}
