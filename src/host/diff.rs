@@ -16,6 +16,8 @@ use std::collections::BTreeSet;
 use crate::nft::{self, Ruleset};
 
 use super::change::HostChange;
+use super::desired::SYSCTLS;
+use super::network::KUBE_PROXY_LINK;
 use super::state::{BoundAddress, Current, HostState, LinkKind};
 
 /// Steps before and after those of the table.
@@ -73,10 +75,13 @@ impl Steps {
                 });
             }
         }
+        // kube-proxy wants the same values, and looks at them only when it starts.
+        let beside_kube_proxy = current.network.link(KUBE_PROXY_LINK).is_some();
+        let kept = |name: &str| beside_kube_proxy && SYSCTLS.contains(&name);
         let unwanted = current
             .changed_sysctls
             .keys()
-            .filter(|name| !desired.sysctls.contains_key(*name));
+            .filter(|name| !desired.sysctls.contains_key(*name) && !kept(name));
         self.after
             .extend(unwanted.map(|name| HostChange::RestoreSysctl { name: name.clone() }));
     }

@@ -37,7 +37,7 @@ pub use diff::{Steps, diff};
 pub use kernel::KernelHost;
 pub use memory::MemoryHost;
 pub use needs::{ArpSuppression, Listened, Needs};
-pub use network::{Address, Link, Network, Route};
+pub use network::{Address, KUBE_PROXY_LINK, Link, Network, Route};
 pub use state::{
     ArpMethod, BoundAddress, ChangedSysctl, Current, GuePort, HostState, LinkKind, TUNNEL_ADDRESS,
     TunnelKind, VIP_LINK,

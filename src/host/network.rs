@@ -3,6 +3,9 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+/// The link on which kube-proxy in IPVS mode puts the addresses of all Services, on every node.
+pub const KUBE_PROXY_LINK: &str = "kube-ipvs0";
+
 /// What the node's network looked like when it was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Network {
@@ -10,8 +13,8 @@ pub struct Network {
     pub links: Vec<Link>,
     /// Routes of the main table, but for those that go nowhere (`blackhole` and its like).
     pub routes: Vec<Route>,
-    /// The addresses that somebody else than Weir added: a node may have thousands of Weir's, and every real server is
-    /// looked up here.
+    /// The addresses that are this node's, by somebody else's doing than Weir's: a node may have thousands of Weir's, and
+    /// every real server is looked up here.
     own: HashSet<IpAddr>,
 }
 
@@ -67,7 +70,9 @@ pub struct Route {
 impl Network {
     /// A network of links with their addresses, and routes.
     pub fn new(links: Vec<Link>, routes: Vec<Route>) -> Self {
-        let addresses = links.iter().flat_map(|link| &link.addresses);
+        // What kube-proxy has on every node tells none from another. It gives up what another link has as well.
+        let own_links = links.iter().filter(|link| *link.name != *KUBE_PROXY_LINK);
+        let addresses = own_links.flat_map(|link| &link.addresses);
         let own = addresses.filter(|own| !own.ours).map(|own| own.address);
         Self {
             own: own.collect(),
@@ -81,7 +86,7 @@ impl Network {
         self.links.iter().find(|link| *link.name == *name)
     }
 
-    /// Whether an address is the node's own, by somebody else's doing than Weir's.
+    /// Whether an address is the node's own, by somebody else's doing than Weir's or kube-proxy's.
     pub fn is_own(&self, address: IpAddr) -> bool {
         self.own.contains(&address)
     }
@@ -191,6 +196,7 @@ mod tests {
                     ],
                 ),
                 link(3, "eth1", &[address("10.0.0.129/25", false)]),
+                link(4, KUBE_PROXY_LINK, &[address("10.0.0.201/32", false)]),
             ],
             ["0.0.0.0/0 2 gw", "10.0.0.0/24 2", "10.0.0.128/25 3"]
                 .iter()
@@ -225,11 +231,12 @@ mod tests {
     }
 
     #[test]
-    fn what_weir_added_is_not_the_nodes_own() {
+    fn what_weir_and_kube_proxy_added_is_not_the_nodes_own() {
         let network = network();
         assert!(network.is_own("10.0.0.1".parse().unwrap()));
         assert!(network.is_own("10.0.0.77".parse().unwrap()));
         assert!(!network.is_own("10.0.0.200".parse().unwrap()));
+        assert!(!network.is_own("10.0.0.201".parse().unwrap()), "kube-proxy's");
         let eth0 = network.link("eth0").unwrap();
         assert_eq!(eth0.primary_address(false), Some("10.0.0.1".parse().unwrap()));
         assert_eq!(eth0.primary_address(true), Some("fd00::1".parse().unwrap()));

@@ -304,3 +304,29 @@ fn the_way_out_of_a_tunnel_is_open_however_strict_the_node_is() {
             .any(|step| step.contains("set ") || step.contains("192.0.0.8"))
     );
 }
+
+#[test]
+fn settings_that_kube_proxy_wants_as_well_are_not_put_back_beside_it() {
+    let changed = super::super::ChangedSysctl {
+        before: "0".into(),
+        set: "1".into(),
+    };
+    let mut current = bare();
+    for name in ["net.ipv4.conf.eth0.rp_filter", "net.ipv4.vs.conntrack"] {
+        current.changed_sysctls.insert(name.into(), changed.clone());
+    }
+    let put_back = |current: &Current| -> Vec<Box<str>> {
+        let steps = diff(current, &HostState::default(), false);
+        let names = steps.all().filter_map(|change| match change {
+            HostChange::RestoreSysctl { name } => Some(name.clone()),
+            _ => None,
+        });
+        names.collect()
+    };
+    assert_eq!(put_back(&current).len(), 2);
+    current.network.links.push(Link {
+        name: KUBE_PROXY_LINK.into(),
+        ..Link::default()
+    });
+    assert_eq!(put_back(&current), ["net.ipv4.conf.eth0.rp_filter".into()]);
+}
