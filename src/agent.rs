@@ -3,7 +3,8 @@
 //! ```text
 //! source ─► SourceEvent ─┐
 //! audit, every minute ───┼─► scope ─► Reconciler::pass ─► Report ─► log, NodeState
-//! retry after a failure ─┘
+//! retry after a failure ─┤
+//! a service is missing ──┘
 //! ```
 //!
 //! One task runs the loop; a pass runs on a blocking thread, since the kernel works while we wait. What arrives
@@ -32,6 +33,8 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// How often neighbours are told again that a VIP is here, in case one did not hear, and how long after each other.
 const ANNOUNCEMENTS: u8 = 4;
 const ANNOUNCEMENT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often one of the services is looked at between audits: the kernel tells nobody of a flush.
+const GLANCE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What an agent has done and what kept it from doing more.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -105,6 +108,7 @@ pub struct Agent<S, H> {
     retry: Duration,
     next_retry: Option<Instant>,
     next_audit: Instant,
+    next_glance: Instant,
     /// How many announcements are left, and when the next one is due.
     announcements: Option<(u8, Instant)>,
     metrics: Metrics,
@@ -133,6 +137,7 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
             retry: FIRST_RETRY,
             next_retry: None,
             next_audit: Instant::now() + audit_interval,
+            next_glance: Instant::now() + GLANCE_INTERVAL,
             announcements: None,
             metrics: Metrics::default(),
             vitals: Vitals::new(),
@@ -181,6 +186,12 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
                     while let Ok(event) = events.try_recv() {
                         self.take(event);
                     }
+                }
+                () = sleep_until(self.next_glance), if self.may_miss_something() => {
+                    if !self.glance().await {
+                        continue;
+                    }
+                    audit = true;
                 }
                 () = sleep_until(wake) => {
                     audit = self.wake();
@@ -259,6 +270,32 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
             }
         }
         false
+    }
+
+    fn may_miss_something(&self) -> bool {
+        let reconciler = self.reconciler.as_ref();
+        reconciler.is_some_and(|reconciler| reconciler.programmed().services() > 0)
+    }
+
+    /// Looks at one service, and if that is gone, has everything looked at: others flush the table, as kube-proxy does at
+    /// each start in the modes that are not for IPVS.
+    async fn glance(&mut self) -> bool {
+        self.next_glance = Instant::now() + GLANCE_INTERVAL;
+        let Some(mut reconciler) = self.reconciler.take() else {
+            return false;
+        };
+        let glanced = blocking(move || {
+            let misses_one = reconciler.misses_one();
+            (reconciler, misses_one)
+        });
+        let Some((reconciler, misses_one)) = glanced.await else {
+            return false;
+        };
+        self.reconciler = Some(reconciler);
+        if misses_one {
+            self.scope = Scope::All;
+        }
+        misses_one
     }
 
     async fn pass(&mut self, audit: bool) {

@@ -122,6 +122,8 @@ pub struct Reconciler<S, H> {
     serving: HashMap<NamespacedName, Generation>,
     generations: Generations,
     foreign: usize,
+    /// The service that was looked at last between passes.
+    glanced_at: Option<ServiceKey>,
 }
 
 impl<S: TableStore, H: HostStore> Reconciler<S, H> {
@@ -151,6 +153,7 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
             serving: HashMap::new(),
             generations: Generations::default(),
             foreign: 0,
+            glanced_at: None,
         }
     }
 
@@ -325,6 +328,18 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
             .due(now)
             .filter_map(|key| entries.owner(&key).cloned());
         Scope::Some(owners.collect())
+    }
+
+    /// Whether a service that was programmed is gone: somebody has deleted it, and maybe all. Each call looks at the next
+    /// one, so that it costs the same however many there are.
+    pub fn misses_one(&mut self) -> bool {
+        self.glanced_at = self.programmed.after(self.glanced_at.as_ref());
+        let Some(key) = self.glanced_at else {
+            return false;
+        };
+        // What cannot be read is no news: the next pass says so.
+        let found = self.store.read(&mut std::iter::once(key));
+        found.is_ok_and(|found| found.services.is_empty())
     }
 
     /// Brings the kernel's entries for the virtual services of a scope to what they should be. Destinations that are

@@ -81,13 +81,17 @@ impl Host {
     }
 
     fn agent(&self) -> Process {
+        self.agent_auditing("1s")
+    }
+
+    fn agent_auditing(&self, interval: &str) -> Process {
         let mut command = Command::new(WEIR);
         command.args([
             "agent",
             "--node-name",
             "host",
             "--audit-interval",
-            "1s",
+            interval,
             "--manifests",
         ]);
         self.netns.spawn(
@@ -417,6 +421,31 @@ fn a_node_that_does_not_balance_is_told_why_nothing_is_planned() {
     assert!(
         plan.contains("1 service to add") && !errors.contains("note:"),
         "{plan}{errors}"
+    );
+}
+
+#[test]
+#[ignore = "needs the lab VM: make test-kernel"]
+fn a_flushed_table_comes_back_long_before_the_audit() {
+    let host = Host::new();
+    host.write("web.yaml", WEB);
+    host.write(
+        "other.yaml",
+        &another_service("other", 81, "scheduler: {algorithm: rr}"),
+    );
+    let agent = host.agent_auditing("1h");
+    let both =
+        |table: &str| WEB_ENTRIES.iter().all(|line| table.contains(line)) && table.contains("10.0.0.200:81");
+    host.eventually(&agent, "both are served", both);
+    for flush in ["ipvsadm -C", "ipvsadm -D -t 10.0.0.200:80"] {
+        host.netns.sh(flush);
+        host.eventually(&agent, flush, both);
+    }
+    assert_eq!(
+        agent.log().matches("has been repaired").count(),
+        2,
+        "{}",
+        agent.log()
     );
 }
 

@@ -1,6 +1,7 @@
 //! What a node's table holds, as numbers.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use crate::digest;
 use crate::ipvs::{ServiceKey, Table};
@@ -38,6 +39,17 @@ impl Programming {
     /// Which services there are.
     pub(super) fn keys(&self) -> impl Iterator<Item = &ServiceKey> {
         self.services.keys()
+    }
+
+    /// The service after another in the order of their keys; after the last comes the first.
+    pub(super) fn after(&self, key: Option<&ServiceKey>) -> Option<ServiceKey> {
+        let later = key.and_then(|key| {
+            let later = (Bound::Excluded(key), Bound::Unbounded);
+            self.services.range::<ServiceKey, _>(later).next()
+        });
+        later
+            .or_else(|| self.services.first_key_value())
+            .map(|(key, _)| *key)
     }
 
     /// Whether another says the same of a service.

@@ -325,6 +325,30 @@ fn delete(kind: &str) -> Update {
 }
 
 #[test]
+fn a_flushed_table_is_missed_at_any_look_and_one_service_in_its_turn() {
+    let mut node = Fixture::new(Table::default());
+    assert!(!node.reconciler.misses_one(), "there is nothing to miss");
+    let other = WEB
+        .replace("name: web,", "name: other,")
+        .replace("port: 80", "port: 81");
+    let object = serde_saphyr::from_str(&other).unwrap();
+    let form = validate::virtual_service(&object).value.unwrap();
+    let other = Update::Put {
+        object: ObjectRef::virtual_service(&name("other")),
+        form: Some(crate::plan::Form::VirtualService(Box::new(form))),
+        remarks: Vec::new(),
+    };
+    node.take([web(), other]);
+    let look_twice = |node: &mut Fixture| [(); 2].map(|()| node.reconciler.misses_one());
+    assert_eq!(look_twice(&mut node), [false, false]);
+    let table = std::mem::take(&mut node.reconciler.store.table);
+    assert_eq!(look_twice(&mut node), [true, true]);
+    node.reconciler.store.table = table;
+    node.reconciler.store.table.services.pop_last();
+    assert_eq!(look_twice(&mut node), [false, true]);
+}
+
+#[test]
 fn the_vip_comes_after_the_table_and_goes_before_it() {
     let mut fixture = Fixture::on(neighbour());
     let pass = fixture.take([web(), real_server(11, 1)]);
