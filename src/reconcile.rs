@@ -30,14 +30,14 @@ use thiserror::Error;
 
 use crate::host::preflight::{self, Check};
 use crate::host::{
-    self, ArpMethod, BoundAddress, Current, HostChange, HostError, HostFailure, HostStore, Needs, Network,
-    Steps,
+    self, ArpMethod, BoundAddress, Current, HostChange, HostError, HostFailure, HostStore, KUBE_PROXY_LINK,
+    Needs, Network, Steps,
 };
 use crate::ipvs::{Change, Failure, IpvsError, ServiceKey, SyncDaemonRole, Table, TableStore, diff};
 use crate::ledger::{Ledger, LedgerError};
 use crate::plan::{
     Finding, Generation, Generations, Kind, MarkMask, NamespacedName, Node, NodeNeeds, Plan, Scope, Snapshot,
-    Update, group_needs, node_needs, plan, plan_timeouts, sync_daemon,
+    Update, group_needs, node_needs, plan, plan_timeouts, sync_daemon, vips_of_kube_proxy,
 };
 
 pub use draining::Drained;
@@ -371,6 +371,7 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
             Scope::All => self.store.list()?,
             Scope::Some(_) => self.store.read(&mut keys.iter().copied())?,
         };
+        let in_order = self.in_order(scope, &plan.table);
         match now {
             Some(now) => self.hold_leaving(&keys, &current, &mut plan, now)?,
             None => plan.keep_leaving(&current),
@@ -392,6 +393,7 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
             self.host.apply(&steps.before, &mut failures);
         }
         self.bring(&current, plan.table, &mut pass)?;
+        self.tell_of_kube_proxy(&in_order, &pass);
         if let Some(HostPlan { steps, .. }) = &host {
             self.host.apply(&steps.after, &mut failures);
         }
@@ -447,7 +449,8 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
         let of_groups = group_needs(&self.snapshot, &self.node);
         let desired = host::desired(self.needs.values().chain([&of_groups]), &current);
         if everything {
-            let inspection = self.host.inspect(&preflight::settings(&current.network))?;
+            let mut inspection = self.host.inspect(&preflight::settings(&current.network))?;
+            inspection.vips_of_kube_proxy = vips_of_kube_proxy(&self.snapshot, &current.network);
             let checks = preflight::preflight(&inspection, &current, &desired).into_iter();
             self.obstacles = checks.filter(|check| check.result.is_err()).collect();
         }
@@ -583,6 +586,34 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
             wanted.services.retain(|key, _| stale.contains(key));
         }
         Ok(())
+    }
+
+    /// The services of which nothing else is wanted than what the last passes left, where kube-proxy may have changed them
+    /// since and all are looked at.
+    fn in_order(&self, scope: &Scope, wanted: &Table) -> BTreeSet<ServiceKey> {
+        if *scope != Scope::All || self.network.link(KUBE_PROXY_LINK).is_none() {
+            return BTreeSet::new();
+        }
+        let keys = self.programmed.keys().copied();
+        keys.filter(|key| self.programmed.agrees_with(wanted, key))
+            .collect()
+    }
+
+    /// What had to be changed of services that were in order, somebody else had changed.
+    fn tell_of_kube_proxy(&mut self, in_order: &BTreeSet<ServiceKey>, pass: &Pass) {
+        let by_others = |change: &&Change| in_order.contains(change.service());
+        let mut deleted = BTreeSet::new();
+        let mut changed = BTreeSet::new();
+        for change in pass.changes.iter().filter(by_others) {
+            match change {
+                Change::AddService { key, .. } => deleted.insert(*key),
+                change => changed.insert(*change.service()),
+            };
+        }
+        let changed: Vec<ServiceKey> = changed.difference(&deleted).copied().collect();
+        let deleted: Vec<ServiceKey> = deleted.into_iter().collect();
+        self.obstacles
+            .extend(preflight::changed_beside_kube_proxy(&deleted, &changed));
     }
 
     /// Records what a pass left: what the kernel holds now, what it refused, and what is no longer ours.

@@ -207,6 +207,41 @@ fn a_real_server_that_answers_for_others() {
     );
 }
 
+/// The link as kube-proxy in IPVS mode makes it, with an address that a Service has as well.
+fn kube_proxys_link(node: &Node) {
+    node.netns
+        .sh("ip link add kube-ipvs0 type dummy; ip address add 10.0.0.200/32 dev kube-ipvs0");
+}
+
+#[test]
+#[ignore = "needs the lab VM: make test-kernel"]
+fn kube_proxys_link_answers_for_a_vip_where_weir_does_not_see_to_it() {
+    let topology = Topology::new();
+    // A director, one that stands by, a real server.
+    for node in [&topology.d1, &topology.d2, &topology.rs1] {
+        kube_proxys_link(node);
+    }
+    let mut fleet = settled(&topology, &group("d1", ""), "method: DirectRoute");
+    let who = || who_answers(&topology.client.netns, VIP4, 2);
+    let answering = [(topology.d1.mac(), 2), (topology.d2.mac(), 2)];
+    assert_eq!(who(), answering.into());
+    one_thing(
+        &mut fleet,
+        &topology.d2,
+        "net.ipv4.conf.front.arp_ignore",
+        "this node answers for 10.0.0.200 on front besides the director",
+    );
+    for node in [&topology.d1, &topology.rs1] {
+        assert_eq!(wrong(&fleet, node), BTreeMap::new(), "{}", node.name());
+    }
+    // What ipvs.strictARP has kube-proxy set. The director answers none the less, since it has the VIP on that link too.
+    for node in [&topology.d1, &topology.d2] {
+        node.suppress_arp_by_sysctl();
+    }
+    assert_eq!(who(), [(topology.d1.mac(), 2)].into());
+    assert_eq!(wrong(&fleet, &topology.d2), BTreeMap::new());
+}
+
 #[test]
 #[ignore = "needs the lab VM: make test-kernel"]
 fn a_director_that_is_no_router() {

@@ -14,6 +14,7 @@ use crate::ipvs::{KernelTable, TableStore as _, diff};
 use crate::ledger::{Entries, Ledger};
 use crate::plan::{
     Finding, NamespacedName, Node, NodeNeeds, Plan, Role, Scope, Snapshot, group_needs, node_needs, plan,
+    vips_of_kube_proxy,
 };
 use crate::reconcile::Reconciler;
 use crate::source::folder::{FolderReading, read_paths};
@@ -95,7 +96,8 @@ impl CheckArguments {
         let mut host = self.state.host()?;
         let HostPlan { current, desired, .. } =
             plan_host(snapshot, &node, &plan(snapshot, &node, &Scope::All), &mut host)?;
-        let inspection = host.inspect(&preflight::settings(&current.network))?;
+        let mut inspection = host.inspect(&preflight::settings(&current.network))?;
+        inspection.vips_of_kube_proxy = vips_of_kube_proxy(snapshot, &current.network);
         let table = KernelTable::open().and_then(|mut table| table.info());
         let ipvs = Check {
             subject: "IPVS".into(),

@@ -459,6 +459,7 @@ impl HostStore for KernelHost {
             sysctls: values,
             foreign_arp,
             old_arptables: old.lines().map(Into::into).collect(),
+            ..Inspection::default()
         })
     }
 

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::ipvs::ServiceKey;
 use crate::nft::{Base, Expression, ForeignChain, Hook, MetaKey, Register, Verdict};
 
-use super::network::{Link, Network};
+use super::network::{KUBE_PROXY_LINK, Link, Network};
 use super::state::{ArpMethod, BoundAddress, Current, HostState};
 
 /// What was looked at beside what a pass reads.
@@ -23,6 +24,8 @@ pub struct Inspection {
     pub foreign_arp: Vec<ForeignChain>,
     /// Tables of the old arptables, whose rules nftables does not show (`/proc/net/arp_tables_names`).
     pub old_arptables: Vec<Box<str>>,
+    /// VIPs, whether or not this node has a part in them, that kube-proxy has on its link: addresses of Services as well.
+    pub vips_of_kube_proxy: BTreeSet<IpAddr>,
 }
 
 /// One thing that was looked at.
@@ -102,6 +105,7 @@ pub fn preflight(inspection: &Inspection, current: &Current, desired: &HostState
     checks.extend(look.sources());
     checks.extend(look.questions_heard());
     checks.extend(look.questions_answered_for_others());
+    checks.extend(look.questions_answered_by_kube_proxy());
     checks.extend(look.foreign_rules());
     checks.extend(look.old_arptables());
     checks
@@ -265,6 +269,34 @@ impl Look<'_> {
             .collect()
     }
 
+    /// An address on kube-proxy's link is this node's, so the kernel answers for it on every other link. Where Weir has
+    /// put it on a link of its own, it has seen to that.
+    fn questions_answered_by_kube_proxy(&self) -> Vec<Check> {
+        let handled = |vip: &IpAddr| self.desired.addresses.iter().any(|bound| bound.address == *vip);
+        let mut heard: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
+        for vip in &self.inspection.vips_of_kube_proxy {
+            let link = self
+                .network
+                .link_of_network(*vip)
+                .filter(|_| vip.is_ipv4() && !handled(vip));
+            if let Some(link) = link.filter(|link| self.of_link(&link.name, "arp_ignore") == 0) {
+                heard.entry(&link.name).or_default().push(*vip);
+            }
+        }
+        let check = |(link, vips): (&str, Vec<IpAddr>)| {
+            Check::bad(
+                &format!("net.ipv4.conf.{}.arp_ignore", escaped(link)),
+                format!(
+                    "this node answers for {} on {link} besides the director, because kube-proxy has it on \
+                     {KUBE_PROXY_LINK}, as an address of a Service: set ipvs.strictARP in kube-proxy's configuration, or \
+                     take the address out of the Service",
+                    first_of(&vips)
+                ),
+            )
+        };
+        heard.into_iter().map(check).collect()
+    }
+
     /// A rule that drops questions for a VIP, or the answers, makes a director deaf or mute.
     fn foreign_rules(&self) -> Vec<Check> {
         let mut checks = Vec::new();
@@ -305,6 +337,40 @@ impl Look<'_> {
             "rules of the old arptables may be in force, which nobody but itself can read: look for the VIPs in \
              arptables-legacy -L, and remove the module arptable_filter when it is not needed",
         ))
+    }
+}
+
+/// What is to be said of virtual services that somebody deleted, or else changed, where kube-proxy is in IPVS mode.
+pub fn changed_beside_kube_proxy(deleted: &[ServiceKey], changed: &[ServiceKey]) -> Vec<Check> {
+    let mut checks = Vec::new();
+    if !deleted.is_empty() {
+        checks.push(Check::bad(
+            "kube-proxy, ipvs.excludeCIDRs",
+            "kube-proxy in IPVS mode runs here, and virtual services of Weir's have been deleted since the last look: it \
+             deletes all that it does not know. Name the VIPs' networks in ipvs.excludeCIDRs of its configuration and \
+             restart it",
+        ));
+    }
+    if !changed.is_empty() {
+        checks.push(Check::bad(
+            "kube-proxy, addresses of Services",
+            format!(
+                "kube-proxy in IPVS mode runs here, and {} has been changed since the last look: a Service seems to have \
+                 the same address and port. Take it out of the Service's externalIPs (or say ipMode: Proxy beside it in \
+                 status.loadBalancer.ingress), or give the virtual service another",
+                first_of(changed)
+            ),
+        ));
+    }
+    checks
+}
+
+/// `10.0.0.200`, `10.0.0.200 and 3 more`.
+fn first_of<T: fmt::Display>(all: &[T]) -> String {
+    match all {
+        [] => String::new(),
+        [one] => one.to_string(),
+        [first, more @ ..] => format!("{first} and {} more", more.len()),
     }
 }
 
@@ -547,6 +613,28 @@ mod tests {
         let proxy = inspection(&[("net.ipv4.conf.eth0.proxy_arp", "1")]);
         assert_eq!(problems(&proxy, &by_settings).len(), 1);
         assert_eq!(problems(&proxy, &real_server()), [""; 0]);
+    }
+
+    #[test]
+    fn what_kube_proxy_answers_for_is_told_where_weir_does_not_see_to_it() {
+        let beside = |ignore: &str| Inspection {
+            vips_of_kube_proxy: ["10.0.0.200", "10.0.0.201", "192.0.2.1"]
+                .map(|vip| vip.parse().unwrap())
+                .into(),
+            ..inspection(&[("net.ipv4.conf.all.arp_ignore", ignore)])
+        };
+        let nothing = HostState::default();
+        let found = problems(&beside("0"), &nothing);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].starts_with(
+                "net.ipv4.conf.eth0.arp_ignore: this node answers for 10.0.0.200 and 1 more on eth0"
+            ),
+            "{found:?}"
+        );
+        assert_eq!(problems(&beside("1"), &nothing), [""; 0]);
+        let found = problems(&beside("0"), &director());
+        assert!(found[0].contains("answers for 10.0.0.201 on eth0"), "{found:?}");
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::host::{ArpSuppression, BoundAddress, GuePort, Listened, Needs, Network, TunnelKind};
+use crate::host::{
+    ArpSuppression, BoundAddress, GuePort, KUBE_PROXY_LINK, Listened, Needs, Network, TunnelKind,
+};
 use crate::ipvs::{
     Destination, DestinationKey, Family, ForwardingMethod, Protocol, ServiceKey, SyncDaemon, SyncDaemonRole,
     Tunnel, TunnelChecksum,
@@ -98,6 +100,22 @@ pub fn sync_daemon(snapshot: &Snapshot, node: &Node, network: &Network) -> Optio
         interface.or_else(of_first_vip)?,
         sync.sync_id,
     ))
+}
+
+/// The VIPs that kube-proxy has on its link as well, of all virtual services: each node's kube-proxy has them, whatever its
+/// part.
+pub fn vips_of_kube_proxy(snapshot: &Snapshot, network: &Network) -> BTreeSet<IpAddr> {
+    let Some(link) = network.link(KUBE_PROXY_LINK) else {
+        return BTreeSet::new();
+    };
+    let vips = snapshot
+        .virtual_services()
+        .flat_map(|(_, service)| match &service.listen {
+            Listen::Addresses { addresses, .. } | Listen::Mark { addresses, .. } => addresses,
+        });
+    let vips: BTreeSet<IpAddr> = vips.copied().collect();
+    let theirs = link.addresses.iter().map(|own| own.address);
+    theirs.filter(|address| vips.contains(address)).collect()
 }
 
 struct Planner<'a> {

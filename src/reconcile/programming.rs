@@ -20,6 +20,16 @@ struct ServiceDigest {
     destinations: u32,
 }
 
+impl ServiceDigest {
+    fn of(table: &Table, key: &ServiceKey) -> Option<Self> {
+        let entry = table.services.get(key)?;
+        Some(Self {
+            digest: digest::value(&(*key, entry)),
+            destinations: u32::try_from(entry.destinations.len()).unwrap_or(u32::MAX),
+        })
+    }
+}
+
 impl Programming {
     /// How many services there are.
     pub fn services(&self) -> usize {
@@ -57,17 +67,18 @@ impl Programming {
         self.services.get(key) == other.services.get(key)
     }
 
+    /// Whether a table says the same of a service.
+    pub(super) fn agrees_with(&self, table: &Table, key: &ServiceKey) -> bool {
+        self.services.get(key) == ServiceDigest::of(table, key).as_ref()
+    }
+
     pub(super) fn contains(&self, key: &ServiceKey) -> bool {
         self.services.contains_key(key)
     }
 
     /// Puts what a table says of a service, or that it is not there.
     pub(super) fn set(&mut self, key: ServiceKey, table: &Table) {
-        let digest = table.services.get(&key).map(|entry| ServiceDigest {
-            digest: digest::value(&(key, entry)),
-            destinations: u32::try_from(entry.destinations.len()).unwrap_or(u32::MAX),
-        });
-        self.exchange(key, digest);
+        self.exchange(key, ServiceDigest::of(table, &key));
     }
 
     /// Puts what another programming says of a service, or that it is not there.

@@ -324,6 +324,66 @@ fn delete(kind: &str) -> Update {
     })
 }
 
+/// That node with kube-proxy in IPVS mode, which has some of the addresses of Services on its link.
+fn beside_kube_proxy(addresses: &[&str]) -> MemoryHost {
+    let mut host = neighbour();
+    let address = |address: &&str| host::Address {
+        address: address.parse().unwrap(),
+        prefix: 32,
+        ours: false,
+    };
+    host.current.network.links.push(host::Link {
+        index: 3,
+        name: host::KUBE_PROXY_LINK.into(),
+        addresses: addresses.iter().map(address).collect(),
+        ..host::Link::default()
+    });
+    host
+}
+
+/// What is said of other things than of this process.
+fn obstacles(node: &Fixture) -> Vec<&str> {
+    let subjects = node.reconciler.obstacles().iter().map(|check| &*check.subject);
+    subjects.filter(|subject| *subject != "settings").collect()
+}
+
+#[test]
+fn what_kube_proxy_deletes_or_rewrites_is_told_until_it_stops() {
+    let mut node = Fixture::on(beside_kube_proxy(&[]));
+    node.take([web(), real_server(11, 1)]);
+    node.pass(&Scope::All);
+    assert_eq!(obstacles(&node), [""; 0]);
+    node.reconciler.store.table = Table::default();
+    node.pass(&Scope::All);
+    assert_eq!(obstacles(&node), ["kube-proxy, ipvs.excludeCIDRs"]);
+    let entry = node.reconciler.store.table.services.values_mut().next().unwrap();
+    entry.service.scheduler = Some(Scheduler::RoundRobin);
+    let (mut key, destination) = entry.destinations.pop_first().unwrap();
+    key.address = [10, 1, 0, 11].into();
+    entry.destinations.insert(key, destination);
+    node.pass(&Scope::All);
+    assert_eq!(obstacles(&node), ["kube-proxy, addresses of Services"]);
+    // What objects change is nobody's doing.
+    node.reconciler.update(real_server(11, 5));
+    assert_ne!(node.pass(&Scope::All).changes, []);
+    assert_eq!(obstacles(&node), [""; 0]);
+}
+
+#[test]
+fn a_vip_that_kube_proxy_took_first_comes_to_its_link_and_whoever_has_no_part_is_told() {
+    let mut node = Fixture::on(beside_kube_proxy(&["10.0.0.200", "10.96.0.1"]));
+    let pass = node.take([web(), real_server(11, 1)]);
+    assert!(
+        steps(&pass).contains(&"add address 10.0.0.200 on eth0".to_owned()),
+        "{:?}",
+        steps(&pass)
+    );
+    assert_eq!(obstacles(&node), [""; 0]);
+    node.reconciler.node.directing = Directing::Never;
+    node.pass(&Scope::All);
+    assert_eq!(obstacles(&node), ["net.ipv4.conf.eth0.arp_ignore"]);
+}
+
 #[test]
 fn a_flushed_table_is_missed_at_any_look_and_one_service_in_its_turn() {
     let mut node = Fixture::new(Table::default());
