@@ -55,7 +55,8 @@ programs:
 	cargo test --no-run --quiet
 
 .PHONY: test
-test: lint test-quick test-kernel test-control-plane test-cluster test-real-nodes test-observability test-demo ## Everything, from a fresh clone
+test: lint test-quick test-kernel test-control-plane test-cluster test-coexistence test-real-nodes \
+	test-observability test-demo ## Everything, from a fresh clone
 
 .PHONY: test-quick
 test-quick: ## What needs neither VM nor control plane
@@ -82,6 +83,12 @@ test-cluster: programs ## A real API server, agents in the VM, traffic
 	tests/tools/build
 	tests/lab/setup >/dev/null
 	cargo test --quiet --test cluster -- --include-ignored
+
+.PHONY: test-coexistence
+test-coexistence: programs ## Weir and kube-proxy in IPVS mode on one node
+	tests/tools/build
+	tests/lab/setup >/dev/null
+	cargo test --quiet --test coexistence -- --include-ignored
 
 .PHONY: test-real-nodes
 test-real-nodes: programs ## The chart's pods on Kubernetes nodes in the VM

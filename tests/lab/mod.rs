@@ -16,6 +16,7 @@
 //! | `poll` | wait for a condition, never for a time |
 //! | `execd`, `remote` | run commands in the VM from a test on the host: the daemon and its client |
 //! | `nodes` | Kubernetes nodes in the VM, which run pods |
+//! | `kube_proxy` | kube-proxy on a node of the VM |
 //! | `helper.rs` | the program `lab`: all of this from a shell |
 //! | `setup`, `run`, `runner`, `cargo`, `init` | the VM itself |
 //!
@@ -34,6 +35,7 @@
 pub mod client;
 pub mod execd;
 pub mod fleet;
+pub mod kube_proxy;
 pub mod netns;
 pub mod nodes;
 pub mod poll;
