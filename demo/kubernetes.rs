@@ -143,7 +143,7 @@ impl Cluster<'_> {
         assert_eq!(lost, 0, "every question is answered");
         self.answer();
         let asked = clients.assert_none_lost(heading).await;
-        println!("    {asked} requests to both VIPs meanwhile, one every 100 ms to each. Lost: 0");
+        println!("    {asked} requests to both VIPs meanwhile, one every 50 ms to each. Lost: 0");
         pause();
     }
 

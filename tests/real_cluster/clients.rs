@@ -6,7 +6,7 @@ use super::VIPS;
 use crate::control_plane::{limit, until};
 use crate::lab::remote::{Program, Vm};
 
-/// Clients of both VIPs, which ask every 100 ms on a new connection, and clients that hold 20 connections each.
+/// Clients of both VIPs, which ask every 50 ms on a new connection, and clients that hold 20 connections each.
 pub(crate) struct Clients<'vm> {
     asking: Vec<Program<'vm>>,
     holding: Vec<Program<'vm>>,
@@ -25,7 +25,7 @@ impl<'vm> Clients<'vm> {
             vips.iter().map(start).collect()
         };
         let clients = Self {
-            asking: start("probe --every 100 --timeout 5000 --seconds 3600", &VIPS),
+            asking: start("probe --every 50 --timeout 5000 --seconds 3600", &VIPS),
             holding: start("hold -n 20 --timeout 5000 --seconds 3600", held),
         };
         for program in &clients.holding {
