@@ -104,7 +104,7 @@ fn service(address: &str, scheduler: &str, destinations: impl IntoIterator<Item 
 
 /// Two of the three real servers, others in each round.
 fn two_of_three(round: usize) -> impl Iterator<Item = usize> {
-    (1..=3).filter(move |number| (round + number) % 3 != 0)
+    (1..=3).filter(move |number| !(round + number).is_multiple_of(3))
 }
 
 fn weight(round: usize, number: usize) -> usize {
