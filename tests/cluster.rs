@@ -200,7 +200,10 @@ async fn wait_for_state(
     control_plane::until(what, control_plane::limit(60), look).await;
 }
 
-/// How many watch EndpointSlices, as the API server counts them; it is one of them itself.
+/// Those who watch EndpointSlices whatever the agents do: the API server itself, and the controller.
+const ALWAYS_WATCHING: usize = 2;
+
+/// How many watch EndpointSlices, as the API server counts them.
 async fn slice_watchers(control_plane: &ControlPlane) -> usize {
     let metrics = control_plane.kubectl(&["get", "--raw", "/metrics"]).await;
     let metrics = String::from_utf8_lossy(&metrics.stdout).into_owned();
@@ -376,7 +379,8 @@ async fn manifests_that_are_applied_become_traffic_and_leave_nothing_when_delete
     });
     assert!(answers(&vm, WEB_VIP).iter().all(|line| !line.ends_with("rs1")));
 
-    let watchers = slice_watchers(&control_plane).await;
+    // The controller has come back, too.
+    wait_for_slice_watchers(&control_plane, ALWAYS_WATCHING).await;
     // Endpoints of a Service: what is ready takes requests, what ends does not.
     let pods = |endpoints: &str| PODS.replace("ENDPOINTS", endpoints);
     let apply =
@@ -404,12 +408,12 @@ async fn manifests_that_are_applied_become_traffic_and_leave_nothing_when_delete
         "{names:?}"
     );
     // There are many slices, so that only those who balance watch them, and only while something refers to a Service.
-    wait_for_slice_watchers(&control_plane, watchers + 2).await;
+    wait_for_slice_watchers(&control_plane, ALWAYS_WATCHING + 2).await;
     kubectl(&control_plane, &["delete", "ivs", "pods", "-n", "shop"]).await;
     wait_for_table(&vm, "d1", "no endpoints any more", &agents, |table| {
         !table.contains(PODS_VIP)
     });
-    wait_for_slice_watchers(&control_plane, watchers).await;
+    wait_for_slice_watchers(&control_plane, ALWAYS_WATCHING).await;
 
     // Nothing of all this depends on the controller.
     drop(controller);
