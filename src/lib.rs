@@ -31,6 +31,7 @@
 //! | [`ledger`] | which entries of the kernel are ours | I/O |
 //! | [`reconcile`] | one pass, and what a node knows between passes | |
 //! | [`agent`] | when to pass over what | driver |
+//! | [`report`] | what an agent has done, and what kept it from doing more | pure |
 //! | [`status`], [`publish`] | the agent's report → NodeState | pure; I/O |
 //! | [`controller`] | all nodes' reports → the status of each object | driver; pure but for `source`, `write` |
 //! | [`metrics`], [`serve`] | what a process tells Prometheus; the HTTP server for that | I/O |
@@ -53,6 +54,7 @@ pub mod nft;
 pub mod plan;
 pub mod publish;
 pub mod reconcile;
+pub mod report;
 pub mod serve;
 pub mod source;
 pub mod status;

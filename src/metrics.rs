@@ -27,7 +27,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use crate::agent::Report;
+use crate::report::Report;
 
 pub use controller::ControllerMetrics;
 pub use exposition::{Exposition, Format};

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::agent::Report;
 use crate::api::{API_VERSION, NodeState, NodeStateStatus};
+use crate::report::Report;
 use crate::source::watch::words;
 use crate::status;
 

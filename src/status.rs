@@ -1,12 +1,12 @@
 //! An agent's report → the status of its NodeState. Pure.
 
-use crate::agent::{Numbers, Report};
 use crate::api::{
     ArpSuppressionMethod, DirectorRole, FailureReport, FindingReport, LeavingRealServer, NodeStateStatus,
     PreflightReport, Programmed, RoleReport,
 };
 use crate::host::ArpMethod;
 use crate::plan::Role;
+use crate::report::{Numbers, Report};
 
 /// How many failures and findings a NodeState lists; its counts say how many there are.
 const LISTED: usize = 32;
@@ -115,8 +115,8 @@ fn bounded(text: &str, characters: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::ReportedFailure;
     use crate::plan::{Finding, ObjectRef, Reason};
+    use crate::report::ReportedFailure;
 
     #[test]
     fn long_lists_are_cut_and_counted() {

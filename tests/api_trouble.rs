@@ -26,9 +26,9 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use weir::agent::Report;
 use weir::plan::{Kind, Update};
 use weir::publish::publish;
+use weir::report::Report;
 use weir::source::{SourceEvent, cluster};
 
 /// How often each thing has been asked for since a moment.

@@ -93,7 +93,7 @@ const RULES: &[Rule] = &[
         never: INPUT_AND_OUTPUT,
     },
     Rule {
-        files: &["plan", "netlink/message.rs"],
+        files: &["plan", "netlink/message.rs", "report.rs", "status.rs"],
         except: &[],
         never: INPUT_AND_OUTPUT,
     },

@@ -22,13 +22,14 @@ use lab::process::Process;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use weir::agent::{Agent, Report};
+use weir::agent::Agent;
 use weir::api::crds;
 use weir::host::MemoryHost;
 use weir::ipvs::MemoryTable;
 use weir::ledger::Ledger;
 use weir::plan::{Directing, MarkMask, Node};
 use weir::reconcile::Reconciler;
+use weir::report::Report;
 use weir::source::cluster;
 
 const NAMES: &str = "

@@ -12,9 +12,9 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use weir::agent::{Report, ReportedFailure};
 use weir::api::{DirectorGroup, NodeState, RealServer, VirtualService};
 use weir::plan::{Generation, Generations, NamespacedName, Role};
+use weir::report::{Report, ReportedFailure};
 
 pub const NAMESPACE: &str = "shop";
 pub const VIRTUAL_SERVICES: usize = 5000;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use weir::agent::{Agent, Report};
+use weir::agent::Agent;
 use weir::host::MemoryHost;
 use weir::ipvs::{
     Change, IpvsError, ListedService, MemoryTable, Outcome, ServiceKey, SyncDaemon, SyncDaemonRole, Table,
@@ -14,6 +14,7 @@ use weir::ipvs::{
 use weir::ledger::Ledger;
 use weir::plan::{Directing, MarkMask, Node};
 use weir::reconcile::Reconciler;
+use weir::report::Report;
 use weir::source::{SourceEvent, cluster};
 
 use super::figures::Times;

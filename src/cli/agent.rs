@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::agent::{Agent, Report};
+use crate::agent::Agent;
 use crate::host::{HostError, KernelHost};
 use crate::ipvs::KernelTable;
 use crate::ledger::{Ledger, LedgerState};
@@ -19,6 +19,7 @@ use crate::metrics::{Exposition, Listeners, Metrics, PerRealServer, agent_regist
 use crate::plan::{Directing, MarkMask, Node};
 use crate::publish;
 use crate::reconcile::Reconciler;
+use crate::report::Report;
 use crate::serve::{self, Vitals};
 use crate::source::{cluster, folder};
 use crate::telemetry::{self, LogFormat};

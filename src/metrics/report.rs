@@ -7,8 +7,8 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use tokio::sync::watch;
 
-use crate::agent::Report;
 use crate::plan::{Finding, Role};
+use crate::report::Report;
 
 use super::{Label, gauges};
 

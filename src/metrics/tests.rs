@@ -9,7 +9,6 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::*;
-use crate::agent::Numbers;
 use crate::host::preflight::Check;
 use crate::host::{HostChange, HostError, Steps};
 use crate::ipvs::{
@@ -19,6 +18,7 @@ use crate::ipvs::{
 use crate::ledger::Ledger;
 use crate::plan::{Finding, NamespacedName, ObjectRef, Reason, Role};
 use crate::reconcile::{Drained, Pass, PassError};
+use crate::report::Numbers;
 
 fn web() -> NamespacedName {
     NamespacedName {
@@ -90,7 +90,7 @@ fn report() -> Report {
         }]
         .into(),
         findings: [finding].into(),
-        failures: vec![crate::agent::ReportedFailure {
+        failures: vec![crate::report::ReportedFailure {
             virtual_service: None,
             message: "refused".to_owned(),
         }],
