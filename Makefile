@@ -44,7 +44,7 @@ demo: programs ## Show the main job on a real IPVS kernel, in a VM, in under a m
 		--env WEIR_DEMO_PAUSE=$${WEIR_DEMO_PAUSE:-2} -- demo
 
 .PHONY: demo-kubernetes
-demo-kubernetes: programs ## Show Weir in Kubernetes: Helm, kubectl, rolling updates; some minutes, the first call builds Kubernetes
+demo-kubernetes: programs ## Show Weir in Kubernetes: Helm, kubectl, rolling updates; five minutes, the first call builds Kubernetes
 	tests/tools/build
 	tests/lab/setup >/dev/null
 	$(DEBUG)/examples/demo-kubernetes
