@@ -226,7 +226,7 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
     }
 
     /// Looks at one service, and if that is gone, has everything looked at: others flush the table, as kube-proxy does at
-    /// each start in the modes that are not for IPVS.
+    /// each start in nftables mode.
     async fn glance(&mut self) -> bool {
         self.next_glance = Instant::now() + GLANCE_INTERVAL;
         let Some(mut reconciler) = self.reconciler.take() else {

@@ -85,18 +85,7 @@ async fn deployed() -> ControlPlane {
             .kubectl_reading(&["apply", "-f", "-"], CLUSTER)
             .await,
     );
-    kubectl(&control_plane, &["apply", "-k", &repository("deploy")]).await;
-    kubectl(
-        &control_plane,
-        &[
-            "wait",
-            "--for=condition=Established",
-            "crd",
-            "--all",
-            "--timeout=60s",
-        ],
-    )
-    .await;
+    control_plane.deploy().await;
     control_plane
 }
 

@@ -12,7 +12,6 @@ mod control_plane;
 mod lab;
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
 use control_plane::{BoundTo, ControlPlane, ServiceAccountAccess, program, succeeded};
@@ -290,16 +289,7 @@ impl Director<'_> {
 async fn kube_proxy_and_weir_share_a_node_and_its_table() {
     let control_plane = ControlPlane::start().await;
     apply(&control_plane, CLUSTER).await;
-    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
-    kubectl(&control_plane, &["apply", "-k", deploy.to_str().unwrap()]).await;
-    let established = [
-        "wait",
-        "--for=condition=Established",
-        "crd",
-        "--all",
-        "--timeout=60s",
-    ];
-    kubectl(&control_plane, &established).await;
+    control_plane.deploy().await;
     let address = r#"{"status":{"addresses":[{"type":"InternalIP","address":"10.0.0.1"}]}}"#;
     kubectl(
         &control_plane,

@@ -29,16 +29,7 @@ const FEW: usize = 100;
 #[tokio::main]
 async fn main() {
     let control_plane = ControlPlane::start().await;
-    let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
-    succeeded(&control_plane.kubectl(&["apply", "-k", deploy]).await);
-    let established = [
-        "wait",
-        "--for=condition=Established",
-        "crd",
-        "--all",
-        "--timeout=60s",
-    ];
-    succeeded(&control_plane.kubectl(&established).await);
+    control_plane.deploy().await;
     succeeded(&control_plane.kubectl(&["create", "namespace", NAMESPACE]).await);
     let client = control_plane.client();
     let fleet = Fleet::new(&client);

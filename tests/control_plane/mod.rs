@@ -185,6 +185,20 @@ impl ControlPlane {
         self.layout.folder()
     }
 
+    /// Puts the objects of `deploy/` into the cluster, and waits until their definitions are served.
+    pub(crate) async fn deploy(&self) {
+        let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
+        succeeded(&self.kubectl(&["apply", "-k", deploy]).await);
+        let established = [
+            "wait",
+            "--for=condition=Established",
+            "crd",
+            "--all",
+            "--timeout=60s",
+        ];
+        succeeded(&self.kubectl(&established).await);
+    }
+
     /// Runs kubectl with all rights.
     pub(crate) async fn kubectl(&self, arguments: &[&str]) -> Output {
         self.kubectl_reading(arguments, "").await

@@ -67,16 +67,7 @@ impl Fixture {
 
     /// On a control plane that has more than an API server.
     pub(crate) async fn on(control_plane: ControlPlane) -> Self {
-        let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
-        succeeded(&control_plane.kubectl(&["apply", "-k", deploy]).await);
-        let established = [
-            "wait",
-            "--for=condition=Established",
-            "crd",
-            "--all",
-            "--timeout=60s",
-        ];
-        succeeded(&control_plane.kubectl(&established).await);
+        control_plane.deploy().await;
         let access = ServiceAccountAccess {
             namespace: "weir-system",
             name: "weir-controller",
