@@ -203,8 +203,20 @@ impl Fixture {
 
     /// Waits for a condition to be of a status and a reason, and says its message.
     pub(crate) async fn condition(&self, kind: &str, name: &str, aspect: &str, wanted: &str) -> String {
+        self.condition_within(limit(30), kind, name, aspect, wanted).await
+    }
+
+    /// Waits this long for a condition to be of a status and a reason, and says its message.
+    pub(crate) async fn condition_within(
+        &self,
+        within: Duration,
+        kind: &str,
+        name: &str,
+        aspect: &str,
+        wanted: &str,
+    ) -> String {
         let what = format!("{kind} {name}: {aspect} is {wanted}");
-        until(&what, limit(30), async || {
+        until(&what, within, async || {
             let object = self.get(kind, name).await;
             let conditions = object["status"]["conditions"]
                 .as_array()
