@@ -282,10 +282,16 @@ fn a_manifest_that_breaks_while_the_agent_is_down_takes_nothing_away() {
         TIMEOUT,
         "nothing is deleted until every object has been read once",
     );
-    host.netns.sh("ipvsadm -D -t 10.0.0.200:81");
-    host.eventually_serves_web(&agent);
+    host.write(
+        "later.yaml",
+        &another_service("later", 8080, "scheduler: {algorithm: rr}"),
+    );
+    host.eventually(
+        &agent,
+        "what comes later is programmed, and nothing gone",
+        |table| table.contains("10.0.0.200:8080") && table.matches("10.0.0.200:8").count() == 3,
+    );
     // Mended, and everything is as it should be: what went while the agent was down goes.
-    host.netns.sh("ipvsadm -A -t 10.0.0.200:81 -s rr");
     host.write("web.yaml", WEB);
     host.eventually(&agent, "the other service is deleted", |table| {
         !table.contains("10.0.0.200:81")

@@ -15,6 +15,8 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use everything::{destination, everything, service};
@@ -445,6 +447,46 @@ fn sync_daemons_start_are_listed_and_stop() {
         kernel.stop_daemon(SyncDaemonRole::Master).unwrap();
         assert_eq!(kernel.daemons().unwrap(), [backup]);
         kernel.stop_daemon(SyncDaemonRole::Backup).unwrap();
+    });
+}
+
+/// A daemon whose thread has not run yet when it is stopped: then the kernel sends no answer at all.
+#[test]
+#[ignore = "needs the lab VM: make test-kernel"]
+fn a_sync_daemon_that_is_stopped_at_once_is_not_waited_for() {
+    let netns = namespace();
+    netns.sh("ip link add front type dummy && ip address add 10.0.0.1/24 dev front && ip link set front up");
+    let busy = AtomicBool::new(true);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while busy.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let stopped = netns.run(|| {
+            let mut kernel = KernelTable::open().unwrap();
+            let daemon = SyncDaemon {
+                role: SyncDaemonRole::Backup,
+                interface: "front".into(),
+                sync_id: 7,
+                max_length: None,
+                group: None,
+                port: None,
+                ttl: None,
+            };
+            (0..40)
+                .map(|_| {
+                    kernel.start_daemon(&daemon).unwrap();
+                    let stopped = kernel.stop_daemon(daemon.role);
+                    assert_eq!(kernel.daemons().unwrap(), []);
+                    stopped.map_err(|error| format!("{error:?}"))
+                })
+                .collect::<Result<Vec<()>, String>>()
+        });
+        busy.store(false, Ordering::Relaxed);
+        stopped.unwrap();
     });
 }
 

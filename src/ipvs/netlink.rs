@@ -332,8 +332,24 @@ impl TableStore for KernelTable {
     }
 
     fn stop_daemon(&mut self, role: SyncDaemonRole) -> Result<(), IpvsError> {
-        let write = |message: &mut MessageWriter<'_>| wire::write_daemon_role(message, role);
-        self.request("stop a sync daemon", command::DEL_DAEMON, 0, write, |_| {})
+        // Where the daemon's thread had not begun to run, the kernel stops it and answers nothing: kthread_stop() says
+        // EINTR then, and to netlink_rcv_skb() that means that there is no answer yet. So a question follows whose
+        // answer comes in any case, after the other's.
+        let family = self.family;
+        self.batch.clear();
+        self.batch.push(family.number, 0, |message| {
+            family.command(message, command::DEL_DAEMON);
+            wire::write_daemon_role(message, role);
+        });
+        self.batch.push(family.number, 0, |message| {
+            family.command(message, command::GET_INFO)
+        });
+        let during = IpvsError::during("stop a sync daemon");
+        let refused = self.connection.batch(&mut self.batch).map_err(&during)?;
+        match refused.first() {
+            Some((_, refused)) => Err(during(NetlinkError::Refused(*refused))),
+            None => Ok(()),
+        }
     }
 
     /// A destination whose service could not be added is refused by the kernel as "not there"; it is reported as
