@@ -212,7 +212,7 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
         }
         let retries = self.next_retry.take_if(|retry| now >= *retry).is_some();
         if let Some(reconciler) = &self.reconciler {
-            self.scope.extend(reconciler.draining_scope(now.into_std()));
+            self.scope.extend(reconciler.leaving_scope(now.into_std()));
             if retries {
                 self.scope.extend(reconciler.failed_scope());
             }

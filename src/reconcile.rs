@@ -12,13 +12,15 @@
 //! ```
 //!
 //! A destination that is not wanted any more is drained: `draining` puts it back into the plan, without new
-//! connections, until those it has have ended.
+//! connections, until those it has have ended. A node that is no longer a real server lets it go on to answer meanwhile:
+//! `lingering`.
 //!
 //! A pass never trusts the one before: it reads from the kernel what it is about to change. A pass over some
 //! virtual services reads only theirs, so that its cost does not grow with the table. The node around the table is
 //! looked at by passes over everything, and by others only where what they plan needs something else of it than before.
 
 mod draining;
+mod lingering;
 mod programming;
 mod serving;
 mod settings;
@@ -31,17 +33,19 @@ use thiserror::Error;
 use crate::host::preflight::{self, Check};
 use crate::host::{
     self, ArpMethod, BoundAddress, Current, HostChange, HostError, HostFailure, HostStore, KUBE_PROXY_LINK,
-    Needs, Network, Steps,
+    Network, Steps,
 };
 use crate::ipvs::{Change, Failure, IpvsError, ServiceKey, SyncDaemonRole, Table, TableStore, diff};
 use crate::ledger::{Ledger, LedgerError};
 use crate::plan::{
-    Finding, Generation, Generations, Kind, MarkMask, NamespacedName, Node, NodeNeeds, Plan, Scope, Snapshot,
-    Update, group_needs, node_needs, plan, plan_timeouts, sync_daemon, vips_of_kube_proxy,
+    Finding, Generation, Generations, Kind, MarkMask, NamespacedName, Node, NodeNeeds, Plan, Scope,
+    ServiceNeeds, Snapshot, Update, group_needs, node_needs, plan, plan_timeouts, sync_daemon,
+    vips_of_kube_proxy,
 };
 
 pub use draining::Drained;
 use draining::Drains;
+use lingering::Lingering;
 pub use programming::Programming;
 
 /// How often a pass looks again at services of which its picture turned out stale.
@@ -102,7 +106,8 @@ pub struct Reconciler<S, H> {
     keeps_everything: bool,
     /// The node's links and addresses at the last look.
     network: Network,
-    needs: BTreeMap<NamespacedName, Needs>,
+    needs: BTreeMap<NamespacedName, ServiceNeeds>,
+    lingering: Lingering,
     arp: BTreeSet<ArpMethod>,
     /// VIPs that the last steps around the table brought here.
     taken: Vec<BoundAddress>,
@@ -139,6 +144,7 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
             keeps_everything: false,
             network: Network::default(),
             needs: BTreeMap::new(),
+            lingering: Lingering::default(),
             arp: BTreeSet::new(),
             taken: Vec::new(),
             sync_role: None,
@@ -315,19 +321,18 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
         leaving
     }
 
-    /// When a leaving destination's connections should be looked at next, by a pass over [`Self::draining_scope`].
+    /// When something that leaves should be looked at next, by a pass over [`Self::leaving_scope`].
     pub fn next_look(&self) -> Option<Instant> {
-        self.drains.next_look()
+        let looks = [self.drains.next_look(), self.lingering.next_look()];
+        looks.into_iter().flatten().min()
     }
 
-    /// The virtual services with destinations whose connections should be looked at by now.
-    pub fn draining_scope(&self, now: Instant) -> Scope {
+    /// The virtual services of which something leaves that should be looked at by now: the connections of destinations, and
+    /// what lingers on a node that was a real server.
+    pub fn leaving_scope(&self, now: Instant) -> Scope {
         let entries = self.ledger.entries();
-        let owners = self
-            .drains
-            .due(now)
-            .filter_map(|key| entries.owner(&key).cloned());
-        Scope::Some(owners.collect())
+        let owners = self.drains.due(now).filter_map(|key| entries.owner(&key));
+        Scope::Some(owners.chain(self.lingering.due(now)).cloned().collect())
     }
 
     /// Whether a service that was programmed is gone: somebody has deleted it, and maybe all. Each call looks at the next
@@ -376,7 +381,7 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
             Some(now) => self.hold_leaving(&keys, &current, &mut plan, now)?,
             None => plan.keep_leaving(&current),
         }
-        let host = self.plan_host(scope, &plan)?;
+        let host = self.plan_host(scope, &plan, now)?;
         let mut pass = Pass::default();
         if *scope == Scope::All {
             self.foreign = self.count_foreign(&current, &plan);
@@ -427,7 +432,12 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
     }
 
     /// Plans what a scope needs of the node, and if that is news or all is looked at, the steps to it.
-    fn plan_host(&mut self, scope: &Scope, plan: &Plan) -> Result<Option<HostPlan>, PassError> {
+    fn plan_host(
+        &mut self,
+        scope: &Scope,
+        plan: &Plan,
+        now: Option<Instant>,
+    ) -> Result<Option<HostPlan>, PassError> {
         let everything = *scope == Scope::All;
         let mut current = None;
         if everything {
@@ -438,7 +448,7 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
         for (name, findings) in findings {
             self.findings.entry(name).or_default().extend(findings);
         }
-        let news = self.replace_needs(scope, needs);
+        let news = self.replace_needs(scope, needs, now);
         if !everything && !news {
             return Ok(None);
         }
@@ -447,7 +457,9 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
             None => self.look_at_host()?,
         };
         let of_groups = group_needs(&self.snapshot, &self.node);
-        let desired = host::desired(self.needs.values().chain([&of_groups]), &current);
+        let needs = self.needs.values().flat_map(ServiceNeeds::all);
+        let needs = needs.chain(self.lingering.needs()).chain([&of_groups]);
+        let desired = host::desired(needs, &current);
         if everything {
             let mut inspection = self.host.inspect(&preflight::settings(&current.network))?;
             inspection.vips_of_kube_proxy = vips_of_kube_proxy(&self.snapshot, &current.network);
@@ -469,23 +481,36 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
     }
 
     /// Puts what a scope needs in place of what it needed, and says whether that is something else.
-    fn replace_needs(&mut self, scope: &Scope, needs: BTreeMap<NamespacedName, Needs>) -> bool {
-        match scope {
+    fn replace_needs(
+        &mut self,
+        scope: &Scope,
+        mut needs: BTreeMap<NamespacedName, ServiceNeeds>,
+        now: Option<Instant>,
+    ) -> bool {
+        let all: BTreeSet<NamespacedName>;
+        let names = match scope {
             Scope::All => {
-                let news = self.needs != needs;
-                self.needs = needs;
-                news
+                let names = self.needs.keys().chain(needs.keys());
+                all = names.chain(self.lingering.names()).cloned().collect();
+                &all
             }
-            Scope::Some(names) => {
-                let news = names.iter().any(|name| self.needs.get(name) != needs.get(name));
-                // By name, since a node may have needs of ten thousand others.
-                for name in names {
-                    self.needs.remove(name);
-                }
-                self.needs.extend(needs);
-                news
+            Scope::Some(names) => names,
+        };
+        let mut news = false;
+        // By name, since a node may have needs of ten thousand others.
+        for name in names {
+            let (before, after) = (self.needs.remove(name), needs.remove(name));
+            news |= before != after;
+            if let Some(now) = now {
+                let service = self.snapshot.virtual_service(name);
+                let (before, after) = (before.as_ref(), after.as_ref());
+                news |= self.lingering.take_in(name, before, after, service, now);
+            }
+            if let Some(after) = after {
+                self.needs.insert(name.clone(), after);
             }
         }
+        news
     }
 
     fn remember_host(&mut self, host: HostPlan, failures: Vec<HostFailure>, pass: &mut Pass) {

@@ -34,8 +34,8 @@ use weir::host::{self, Current};
 use weir::ipvs::{Change, diff};
 use weir::plan::validate::{self, Validation};
 use weir::plan::{
-    Directing, Finding, Form, Kind, Node, NodeNeeds, ObjectRef, Plan, Scope, Snapshot, Update, group_needs,
-    node_needs, plan,
+    Directing, Finding, Form, Kind, Node, NodeNeeds, ObjectRef, Plan, Scope, ServiceNeeds, Snapshot, Update,
+    group_needs, node_needs, plan,
 };
 
 #[derive(Deserialize)]
@@ -132,7 +132,10 @@ fn run(case: &Path) -> String {
             arp_rules: true,
             ..Current::default()
         };
-        let desired = host::desired(needs.values().chain([&of_groups]), &current);
+        let desired = host::desired(
+            needs.values().flat_map(ServiceNeeds::all).chain([&of_groups]),
+            &current,
+        );
         write!(text, "\n# around the table\n{}", host_text::print(&desired)).unwrap();
     }
     text.push_str(&print_findings(&plan, of_needs, &snapshot));

@@ -184,6 +184,50 @@ fn a_real_server_that_drains_serves_those_it_has_by_direct_routing() {
     case.fleet.settle();
 }
 
+/// Whose agent reads the same manifests, and hears as soon as the director that it is no real server any more.
+#[track_caller]
+fn connections_past_the_director_go_on(method: &str, leave: fn(&Case<'_>)) {
+    let topology = Topology::new();
+    let case = Case::new(&topology, method, &["draining: {timeout: 15s}"]);
+    let has_vips = || {
+        let addresses = topology.rs3.netns.sh("ip -o address show");
+        [VIP4, VIP6].map(|vip| addresses.contains(&format!(" {vip}/")))
+    };
+    let mut held = [case.held(VIP4), case.held(VIP6)];
+    assert_eq!(has_vips(), [true; 2]);
+    let begin = Instant::now();
+    leave(&case);
+    case.until_weight_of_rs3(Some(0));
+    // An agent looks at everything each second.
+    while begin.elapsed() < Duration::from_secs(6) {
+        all_alive(&mut held);
+    }
+    assert_eq!((case.asked(VIP4), case.asked(VIP6)), (others(), others()));
+    all_alive(&mut held);
+    drop(held);
+    case.until_weight_of_rs3(None);
+    let gone = eventually(SOON, "the VIPs are gone", || {
+        (has_vips() == [false; 2]).then(|| begin.elapsed())
+    });
+    assert!(gone >= Duration::from_secs(15), "gone after {gone:?}");
+    case.fleet.settle();
+}
+
+#[test]
+#[ignore = "needs the lab VM: make test-kernel"]
+fn a_real_server_that_is_no_longer_selected_serves_those_it_has_by_direct_routing() {
+    connections_past_the_director_go_on("DirectRoute", |case| {
+        let text = real_server(&case.topology.rs3, "").replace("app: web", "app: other");
+        case.fleet.write("rs3.yaml", &text);
+    });
+}
+
+#[test]
+#[ignore = "needs the lab VM: make test-kernel"]
+fn a_real_server_whose_manifest_is_removed_serves_those_it_has_through_a_tunnel() {
+    connections_past_the_director_go_on("Tunnel", |case| case.remove_rs3());
+}
+
 #[test]
 #[ignore = "needs the lab VM: make test-kernel"]
 fn at_the_deadline_connections_are_dropped_and_not_before() {

@@ -13,8 +13,8 @@ use crate::host::{self, Current, HostError, HostState, HostStore};
 use crate::ipvs::{KernelTable, TableStore as _, diff};
 use crate::ledger::{Entries, Ledger};
 use crate::plan::{
-    Finding, NamespacedName, Node, NodeNeeds, Plan, Role, Scope, Snapshot, group_needs, node_needs, plan,
-    vips_of_kube_proxy,
+    Finding, NamespacedName, Node, NodeNeeds, Plan, Role, Scope, ServiceNeeds, Snapshot, group_needs,
+    node_needs, plan, vips_of_kube_proxy,
 };
 use crate::reconcile::Reconciler;
 use crate::source::folder::{FolderReading, read_paths};
@@ -192,7 +192,10 @@ fn plan_host(
     let names = of_groups.sysctls.keys().map(|name| &**name);
     let current = host.read(&mut names.chain(host::SYSCTLS))?;
     let NodeNeeds { needs, findings } = node_needs(snapshot, node, &current.network, &Scope::All, plan);
-    let desired = host::desired(needs.values().chain([&of_groups]), &current);
+    let desired = host::desired(
+        needs.values().flat_map(ServiceNeeds::all).chain([&of_groups]),
+        &current,
+    );
     Ok(HostPlan {
         current,
         desired,

@@ -77,3 +77,16 @@ pub struct Needs {
     /// Settings that it takes.
     pub sysctls: BTreeMap<Box<str>, Box<str>>,
 }
+
+impl Needs {
+    /// Leaves nothing of other VIPs than these.
+    pub fn keep_vips(&mut self, vips: &[IpAddr]) {
+        let is_kept = |vip: &IpAddr| vips.contains(vip);
+        self.answered.retain(|bound| is_kept(&bound.address));
+        self.held.retain(is_kept);
+        self.quiet.retain(|vip, _| is_kept(vip));
+        self.redirected.retain(|listened, _| is_kept(&listened.address));
+        self.marked.retain(|listened, _| is_kept(&listened.address));
+        self.clamped.retain(|vip, _| is_kept(vip));
+    }
+}

@@ -45,7 +45,9 @@ use crate::ipvs::{DestinationKey, ServiceKey, Table, Timeouts};
 pub use finding::{Finding, Kind, NamespacedName, ObjectRef, Reason};
 pub use generations::{Generation, Generations};
 pub use marks::{MarkMask, MarkMaskError};
-pub use needs::{NodeNeeds, group_needs, node_needs, sync_daemon, vips_of_kube_proxy};
+pub use needs::{
+    NodeNeeds, RealServerNeeds, ServiceNeeds, group_needs, node_needs, sync_daemon, vips_of_kube_proxy,
+};
 pub use roles::{Directing, Node, Role};
 pub use scope::Scope;
 pub use small_set::SmallSet;

@@ -17,7 +17,7 @@ use super::scope::Scope;
 use super::services::{KernelService, services, vips};
 use super::snapshot::Snapshot;
 use super::validated::{
-    Binding, Listen, Snat, ValidatedDirectorGroup, ValidatedFailover, ValidatedForwarding,
+    AdminState, Binding, Listen, Snat, ValidatedDirectorGroup, ValidatedFailover, ValidatedForwarding,
     ValidatedRealServer, ValidatedVirtualService,
 };
 use super::{Plan, in_scope};
@@ -26,9 +26,35 @@ use super::{Plan, in_scope};
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct NodeNeeds {
     /// By virtual service; those that need nothing are not here.
-    pub needs: BTreeMap<NamespacedName, Needs>,
+    pub needs: BTreeMap<NamespacedName, ServiceNeeds>,
     /// What is to be said about each virtual service of the scope and the objects it uses.
     pub findings: BTreeMap<NamespacedName, Vec<Finding>>,
+}
+
+/// What one virtual service needs of a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceNeeds {
+    /// As its active director.
+    pub director: Needs,
+    /// As each of its real servers that is this node, by the address.
+    pub real_servers: BTreeMap<IpAddr, RealServerNeeds>,
+}
+
+impl ServiceNeeds {
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Needs> {
+        let real_servers = self.real_servers.values().map(|part| &part.needs);
+        std::iter::once(&self.director).chain(real_servers)
+    }
+}
+
+/// What a virtual service needs of a node as one of its real servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RealServerNeeds {
+    /// Its VIPs and what has to do with them.
+    pub needs: Needs,
+    /// Whether its object is deleted, and held only until its connections have ended.
+    pub deleted: bool,
 }
 
 /// Plans what the virtual services of a scope need of a node around its table. `plan` is the table's, of the same scope.
@@ -45,11 +71,11 @@ pub fn node_needs(
         if planner.node.role_for(snapshot, &name, service).0 == Role::Active {
             planner.director(plan);
         }
-        planner.real_server();
+        planner.real_servers();
         let Planner {
             needs, mut findings, ..
         } = planner;
-        if needs != Needs::default() {
+        if needs != ServiceNeeds::default() {
             all.needs.insert(name.clone(), needs);
         }
         if !findings.is_empty() {
@@ -110,9 +136,7 @@ pub fn vips_of_kube_proxy(snapshot: &Snapshot, network: &Network) -> BTreeSet<Ip
     };
     let vips = snapshot
         .virtual_services()
-        .flat_map(|(_, service)| match &service.listen {
-            Listen::Addresses { addresses, .. } | Listen::Mark { addresses, .. } => addresses,
-        });
+        .flat_map(|(_, service)| service.listen.addresses());
     let vips: BTreeSet<IpAddr> = vips.copied().collect();
     let theirs = link.addresses.iter().map(|own| own.address);
     theirs.filter(|address| vips.contains(address)).collect()
@@ -127,7 +151,7 @@ struct Planner<'a> {
     group: Option<&'a ValidatedDirectorGroup>,
     services: Vec<KernelService>,
     vips: BTreeSet<IpAddr>,
-    needs: Needs,
+    needs: ServiceNeeds,
     findings: Vec<Finding>,
 }
 
@@ -150,18 +174,19 @@ impl<'a> Planner<'a> {
             group: snapshot.director_group(&service.director_group),
             vips: vips(service, &services),
             services,
-            needs: Needs::default(),
+            needs: ServiceNeeds::default(),
             findings: Vec::new(),
         }
     }
 
     fn director(&mut self, plan: &Plan) {
         self.answer();
-        self.needs.drains = true;
+        self.needs.director.drains = true;
         for service in &self.services {
             if let ServiceKey::Mark { mark, .. } = service.key {
                 let listened = service.listened.iter().cloned();
                 self.needs
+                    .director
                     .marked
                     .extend(listened.map(|listened| (listened, mark.get())));
             }
@@ -177,12 +202,15 @@ impl<'a> Planner<'a> {
             .is_some_and(|group| group.failover == ValidatedFailover::Routed);
         for vip in self.vips.clone() {
             if routed {
-                self.needs.held.insert(vip);
+                self.needs.director.held.insert(vip);
             } else if !self.network.is_own(vip)
                 && let Some(link) = self.link_for(vip)
             {
                 let link = link.into();
-                self.needs.answered.insert(BoundAddress { link, address: vip });
+                self.needs
+                    .director
+                    .answered
+                    .insert(BoundAddress { link, address: vip });
             }
         }
     }
@@ -273,10 +301,11 @@ impl<'a> Planner<'a> {
                 }
                 if key.address.is_ipv4() {
                     self.needs
+                        .director
                         .sysctls
                         .insert("net.ipv4.ip_forward".into(), "1".into());
                 } else {
-                    self.needs.routes_ipv6 = true;
+                    self.needs.director.routes_ipv6 = true;
                 }
                 let snat = forwarding
                     .get(&key.address)
@@ -291,8 +320,9 @@ impl<'a> Planner<'a> {
                     let masqueraded = ports
                         .into_iter()
                         .map(|(protocol, first, last)| Listened::new(key.address, protocol, first..=last));
-                    self.needs.masqueraded.extend(masqueraded);
+                    self.needs.director.masqueraded.extend(masqueraded);
                     self.needs
+                        .director
                         .sysctls
                         .insert("net.ipv4.vs.conntrack".into(), "1".into());
                 }
@@ -329,7 +359,11 @@ impl<'a> Planner<'a> {
         let Some(link) = self.network.link_by_index(route.link) else {
             return false;
         };
-        self.needs.answered.iter().all(|vip| vip.link != link.name)
+        self.needs
+            .director
+            .answered
+            .iter()
+            .all(|vip| vip.link != link.name)
     }
 
     /// A TCP connection adapts to the room in a tunnel; datagrams do not.
@@ -345,12 +379,8 @@ impl<'a> Planner<'a> {
                     continue;
                 };
                 let mtu = |link: Option<&crate::host::Link>| link.map(|link| link.mtu);
-                let comes = self
-                    .needs
-                    .answered
-                    .iter()
-                    .filter_map(|vip| mtu(self.network.link(&vip.link)))
-                    .max();
+                let answered = self.needs.director.answered.iter();
+                let comes = answered.filter_map(|vip| mtu(self.network.link(&vip.link))).max();
                 let route = self.network.route_to(key.address);
                 let leaves = route.and_then(|route| mtu(self.network.link_by_index(route.link)));
                 if let (Some(comes), Some(leaves)) = (comes, leaves) {
@@ -375,7 +405,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn real_server(&mut self) {
+    fn real_servers(&mut self) {
         let mut any = false;
         for (name, server) in self.selected() {
             let named = server.node_name.as_deref() == Some(&*self.node.name);
@@ -402,12 +432,22 @@ impl<'a> Planner<'a> {
                 ));
             }
             let vips = self.vips_served_by(server.address, tunnel.is_some());
-            self.bind(&name, server.address, forwarding, &vips);
+            // Of two objects with this address one may have been here before.
+            let before = self.needs.real_servers.remove(&server.address);
+            let deleted = server.admin_state == AdminState::Deleted;
+            let mut part = before.unwrap_or(RealServerNeeds {
+                needs: Needs::default(),
+                deleted,
+            });
+            part.deleted &= deleted;
+            let needs = &mut part.needs;
+            self.bind(&name, server.address, forwarding, &vips, needs);
             match tunnel {
-                Some(tunnel) if own => self.receive(server.address, tunnel, &vips),
+                Some(tunnel) if own => self.receive(server.address, tunnel, &vips, needs),
                 Some(_) => {}
-                None => drop(self.needs.reached_at.insert(server.address)),
+                None => drop(needs.reached_at.insert(server.address)),
             }
+            self.needs.real_servers.insert(server.address, part);
         }
         if any && self.vips.is_empty() && matches!(self.service.listen, Listen::Mark { .. }) {
             self.findings.push(Finding::new(
@@ -438,6 +478,7 @@ impl<'a> Planner<'a> {
         server: IpAddr,
         forwarding: ValidatedForwarding,
         vips: &BTreeSet<IpAddr>,
+        needs: &mut Needs,
     ) {
         let suppression = forwarding
             .arp_suppression
@@ -446,9 +487,9 @@ impl<'a> Planner<'a> {
         match forwarding.binding {
             Binding::None => {}
             Binding::Address => {
-                self.needs.held.extend(vips);
+                needs.held.extend(vips);
                 let heard_of = vips.iter().filter(|vip| vip.is_ipv4());
-                self.needs.quiet.extend(heard_of.map(|vip| (*vip, suppression)));
+                needs.quiet.extend(heard_of.map(|vip| (*vip, suppression)));
             }
             Binding::Redirect if vips.iter().any(|vip| vip.is_ipv4() != server.is_ipv4()) => {
                 self.findings.push(Finding::new(
@@ -466,7 +507,7 @@ impl<'a> Planner<'a> {
                     .listened()
                     .filter(|listened| vips.contains(&listened.address));
                 let redirected: Vec<_> = listened.map(|listened| (listened, server)).collect();
-                self.needs.redirected.extend(redirected);
+                needs.redirected.extend(redirected);
             }
         }
     }
@@ -489,7 +530,7 @@ impl<'a> Planner<'a> {
     }
 
     /// What takes tunnelled packets apart, and how long they may be.
-    fn receive(&mut self, local: IpAddr, tunnel: Tunnel, vips: &BTreeSet<IpAddr>) {
+    fn receive(&self, local: IpAddr, tunnel: Tunnel, vips: &BTreeSet<IpAddr>, needs: &mut Needs) {
         for vip in vips {
             let kind = match (tunnel, local, vip) {
                 (Tunnel::Gre { checksum }, _, _) => {
@@ -503,18 +544,18 @@ impl<'a> Planner<'a> {
                 (_, IpAddr::V4(_), IpAddr::V6(_)) => TunnelKind::Sit,
                 (_, IpAddr::V6(_), _) => TunnelKind::Ip6tnl,
             };
-            self.needs.tunnels.insert((kind, local));
+            needs.tunnels.insert((kind, local));
             let link = self.network.links.iter().find(|link| link.has(local));
             if let Some(link) = link {
                 let fits = link.mtu.saturating_sub(overhead(tunnel, Family::of(local)));
                 let fits = u16::try_from(fits).unwrap_or(u16::MAX);
-                let least = self.needs.clamped.entry(*vip).or_insert(fits);
+                let least = needs.clamped.entry(*vip).or_insert(fits);
                 *least = (*least).min(fits);
             }
         }
         if let Tunnel::Gue { port, .. } = tunnel {
             let ipv6 = local.is_ipv6();
-            self.needs.gue_ports.insert(GuePort { ipv6, port });
+            needs.gue_ports.insert(GuePort { ipv6, port });
         }
     }
 }

@@ -65,6 +65,14 @@ pub enum Listen {
     },
 }
 
+impl Listen {
+    /// The VIPs.
+    pub fn addresses(&self) -> &[IpAddr] {
+        let (Self::Addresses { addresses, .. } | Self::Mark { addresses, .. }) = self;
+        addresses
+    }
+}
+
 /// Ports of a protocol: one, or all from the first to the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ports {

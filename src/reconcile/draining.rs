@@ -7,8 +7,8 @@
 //!                     wanted again ▼ │ looked at again and again
 //! ```
 //!
-//! The kernel drops the packets of connections to a destination that is gone, so this is all that an established
-//! connection's life depends on.
+//! The kernel drops the packets of connections to a destination that is gone, so on the director this is all that an
+//! established connection's life depends on; on the real server see `lingering`.
 //!
 //! - **TCP, SCTP**: a connection counts as active from its handshake until one side closes it (`tcp_state_active` of
 //!   `net/netfilter/ipvs/ip_vs_proto_tcp.c`). The kernel remembers those that are being closed for minutes, whether or not the

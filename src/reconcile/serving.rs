@@ -52,7 +52,8 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
         };
         match change {
             HostChange::AddAddress(bound) | HostChange::Announce(bound) => {
-                needs.answered.contains(bound) || needs.held.contains(&bound.address)
+                let mut all = needs.all();
+                all.any(|needs| needs.answered.contains(bound) || needs.held.contains(&bound.address))
             }
             HostChange::SetSysctl { .. }
             | HostChange::AddLink { .. }

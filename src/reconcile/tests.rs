@@ -1,8 +1,11 @@
 //! Passes over a table in memory.
 
+use std::time::Duration;
+
 use super::*;
 use crate::host::MemoryHost;
 use crate::ipvs::{Entry, MemoryTable, Scheduler, Service};
+use crate::plan::validated::AdminState;
 use crate::plan::{Directing, ObjectRef, validate};
 
 const WEB: &str = "
@@ -24,7 +27,11 @@ fn name(name: &str) -> NamespacedName {
 }
 
 fn web() -> Update {
-    let object = serde_saphyr::from_str(WEB).unwrap();
+    web_on("10.0.0.200")
+}
+
+fn web_on(vip: &str) -> Update {
+    let object = serde_saphyr::from_str(&WEB.replace("10.0.0.200", vip)).unwrap();
     let form = validate::virtual_service(&object).value.unwrap();
     Update::Put {
         object: ObjectRef::virtual_service(&name("web")),
@@ -489,10 +496,83 @@ fn a_real_server_is_one_by_its_own_address_and_ceases_to_be_with_it() {
         &[ArpMethod::Nftables].into()
     );
     fixture.take([delete("rs1")]);
+    wait(&mut fixture);
+    assert_is_no_real_server(&fixture);
+}
+
+/// Nothing is left of what it had as one.
+fn assert_is_no_real_server(fixture: &Fixture) {
     let current = &fixture.reconciler.host.current;
     assert_eq!(current.network, neighbour().current.network);
     assert_eq!(current.rules, neighbour().current.rules);
     assert!(fixture.reconciler.arp_suppression().is_empty());
+}
+
+/// A real server that is no director and serves.
+fn serving() -> Fixture {
+    let mut fixture = Fixture::on(neighbour());
+    fixture.reconciler.node.directing = Directing::Never;
+    fixture.take([web(), real_server(1, 1)]);
+    fixture
+}
+
+#[test]
+fn a_node_that_is_no_longer_a_real_server_answers_while_the_directors_drain_it() {
+    let mut fixture = serving();
+    assert_eq!(steps(&fixture.take([delete("rs1")])), [""; 0]);
+    // An audit knows of it.
+    fixture.now += Duration::from_secs(59);
+    assert_eq!(steps(&fixture.pass(&Scope::All)), [""; 0]);
+    assert_eq!(
+        fixture.reconciler.leaving_scope(fixture.now),
+        Scope::Some(BTreeSet::new())
+    );
+    let pass = wait(&mut fixture);
+    assert!(
+        steps(&pass).contains(&"delete address 10.0.0.200 on weir0".to_owned()),
+        "{:?}",
+        steps(&pass)
+    );
+    assert_is_no_real_server(&fixture);
+    assert_eq!(fixture.reconciler.next_look(), None);
+}
+
+#[test]
+fn one_that_is_a_real_server_again_has_lost_nothing() {
+    let mut fixture = serving();
+    fixture.take([delete("rs1")]);
+    assert_eq!(steps(&fixture.take([real_server(1, 1)])), [""; 0]);
+    assert_eq!(fixture.reconciler.next_look(), None);
+}
+
+#[test]
+fn what_the_directors_do_not_drain_does_not_linger() {
+    // Whose connections have been waited for before its object went.
+    let mut fixture = serving();
+    let mut deleted = real_server(1, 1);
+    if let Update::Put {
+        form: Some(crate::plan::Form::RealServer(server)),
+        ..
+    } = &mut deleted
+    {
+        server.admin_state = AdminState::Deleted;
+    }
+    assert_eq!(steps(&fixture.take([deleted])), [""; 0]);
+    fixture.take([delete("rs1")]);
+    assert_is_no_real_server(&fixture);
+    // Whose virtual service goes, before it or after it.
+    let mut fixture = serving();
+    fixture.take([delete("web")]);
+    assert_is_no_real_server(&fixture);
+    let mut fixture = serving();
+    fixture.take([delete("rs1")]);
+    fixture.take([delete("web")]);
+    assert_is_no_real_server(&fixture);
+    // And a VIP that is the virtual service's no more.
+    let mut fixture = serving();
+    fixture.take([delete("rs1")]);
+    fixture.take([web_on("10.0.0.201")]);
+    assert_is_no_real_server(&fixture);
 }
 
 fn established(fixture: &mut Fixture, last: u8, active: u32) {
@@ -514,7 +594,7 @@ fn wait(fixture: &mut Fixture) -> Pass {
         .next_look()
         .expect("something is leaving")
         .max(fixture.now);
-    let scope = fixture.reconciler.draining_scope(fixture.now);
+    let scope = fixture.reconciler.leaving_scope(fixture.now);
     fixture.pass(&scope)
 }
 

@@ -1,0 +1,106 @@
+//! Lingering: a node that is no longer one of a virtual service's real servers keeps the VIP, and what else it had for it,
+//! while the directors drain it. Without the VIP it would answer nothing any more, and the connections that it has would
+//! be lost, whatever the directors do. Pure: what time it is is an argument.
+//!
+//! A real server does not see what the directors count, so this lasts as long as draining may: `draining.timeout` from
+//! when this agent saw the change. What is deleted in a cluster has been drained before it is gone, and needs nothing
+//! more. An agent that restarts knows of nothing that lingers.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use crate::host::Needs;
+use crate::plan::validated::ValidatedVirtualService;
+use crate::plan::{NamespacedName, ServiceNeeds};
+
+/// What a node still has as a real server that it no longer is.
+#[derive(Debug, Default)]
+pub(super) struct Lingering {
+    left: BTreeMap<NamespacedName, BTreeMap<IpAddr, Left>>,
+}
+
+/// One real server's part, after it.
+#[derive(Debug, Clone, PartialEq)]
+struct Left {
+    needs: Needs,
+    since: Instant,
+    /// `None` is until the virtual service goes, too.
+    until: Option<Instant>,
+}
+
+impl Lingering {
+    /// Takes in what a virtual service needs, in place of what it needed, and says whether that changes what lingers.
+    /// `service` is the virtual service, if it is still there: the connections of one that is not have been cut.
+    pub(super) fn take_in(
+        &mut self,
+        name: &NamespacedName,
+        before: Option<&ServiceNeeds>,
+        after: Option<&ServiceNeeds>,
+        service: Option<&ValidatedVirtualService>,
+        now: Instant,
+    ) -> bool {
+        let earlier = self.left.remove(name).unwrap_or_default();
+        let Some(service) = service else {
+            return !earlier.is_empty();
+        };
+        let is_served =
+            |address: &IpAddr| after.is_some_and(|after| after.real_servers.contains_key(address));
+        let parts = before.into_iter().flat_map(|before| &before.real_servers);
+        let leaving = parts.filter(|(address, part)| !part.deleted && !is_served(address));
+        let leaving = leaving.map(|(address, part)| {
+            let left = Left {
+                needs: part.needs.clone(),
+                since: now,
+                until: None,
+            };
+            (*address, left)
+        });
+        let mut left: BTreeMap<IpAddr, Left> = leaving.chain(earlier.clone()).collect();
+        left.retain(|address, left| {
+            left.until = until(left.since, service);
+            !is_served(address) && left.until.is_none_or(|until| until > now)
+        });
+        for left in left.values_mut() {
+            left.needs.keep_vips(service.listen.addresses());
+        }
+        let news = left != earlier;
+        if !left.is_empty() {
+            self.left.insert(name.clone(), left);
+        }
+        news
+    }
+
+    /// What is still to be there.
+    pub(super) fn needs(&self) -> impl Iterator<Item = &Needs> {
+        self.all().map(|(_, left)| &left.needs)
+    }
+
+    /// The virtual services of which something lingers.
+    pub(super) fn names(&self) -> impl Iterator<Item = &NamespacedName> {
+        self.left.keys()
+    }
+
+    /// The virtual services of which something has lingered long enough.
+    pub(super) fn due(&self, now: Instant) -> impl Iterator<Item = &NamespacedName> {
+        let is_due = move |left: &Left| left.until.is_some_and(|until| until <= now);
+        let due = self.all().filter(move |(_, left)| is_due(left));
+        due.map(|(name, _)| name)
+    }
+
+    /// When somebody should look next.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        self.all().filter_map(|(_, left)| left.until).min()
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&NamespacedName, &Left)> {
+        let all = self.left.iter();
+        all.flat_map(|(name, left)| left.values().map(move |left| (name, left)))
+    }
+}
+
+fn until(since: Instant, service: &ValidatedVirtualService) -> Option<Instant> {
+    let draining = service.draining;
+    let until = since.checked_add(draining.timeout);
+    until.filter(|_| !draining.keep)
+}
