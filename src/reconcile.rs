@@ -108,6 +108,8 @@ pub struct Reconciler<S, H> {
     network: Network,
     needs: BTreeMap<NamespacedName, ServiceNeeds>,
     lingering: Lingering,
+    /// Whether the needs are others than the last steps were taken for.
+    host_is_behind: bool,
     arp: BTreeSet<ArpMethod>,
     /// VIPs that the last steps around the table brought here.
     taken: Vec<BoundAddress>,
@@ -145,6 +147,7 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
             network: Network::default(),
             needs: BTreeMap::new(),
             lingering: Lingering::default(),
+            host_is_behind: false,
             arp: BTreeSet::new(),
             taken: Vec::new(),
             sync_role: None,
@@ -431,7 +434,8 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
         Ok(())
     }
 
-    /// Plans what a scope needs of the node, and if that is news or all is looked at, the steps to it.
+    /// Plans what a scope needs of the node, and if that is news or all is looked at, the steps to it. What a pass that
+    /// broke down did not come to is still news.
     fn plan_host(
         &mut self,
         scope: &Scope,
@@ -448,8 +452,8 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
         for (name, findings) in findings {
             self.findings.entry(name).or_default().extend(findings);
         }
-        let news = self.replace_needs(scope, needs, now);
-        if !everything && !news {
+        self.host_is_behind |= self.replace_needs(scope, needs, now);
+        if !everything && !self.host_is_behind {
             return Ok(None);
         }
         let current = match current {
@@ -515,6 +519,7 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
 
     fn remember_host(&mut self, host: HostPlan, failures: Vec<HostFailure>, pass: &mut Pass) {
         let HostPlan { mut steps, arp } = host;
+        self.host_is_behind = false;
         if !failures.iter().any(|failure| failure.change.keeps_quiet()) {
             self.arp = arp;
         }

@@ -19,6 +19,8 @@ pub struct MemoryHost {
     pub taken: Vec<HostChange>,
     /// Steps that are refused, by their words.
     pub refused: Vec<String>,
+    /// Whether it cannot be read.
+    pub unreadable: bool,
 }
 
 /// It has the settings that every node has.
@@ -32,6 +34,7 @@ impl Default for MemoryHost {
             inspection: Inspection::default(),
             taken: Vec::new(),
             refused: Vec::new(),
+            unreadable: false,
         }
     }
 }
@@ -133,6 +136,12 @@ fn link_of<'a>(current: &'a mut Current, bound: &BoundAddress) -> Result<&'a mut
 
 impl HostStore for MemoryHost {
     fn read(&mut self, _: &mut dyn Iterator<Item = &str>) -> Result<Current, HostError> {
+        if self.unreadable {
+            return Err(HostError {
+                act: "read the node".into(),
+                source: "it is unreadable".into(),
+            });
+        }
         Ok(self.current.clone())
     }
 

@@ -447,6 +447,20 @@ fn a_change_that_needs_nothing_else_of_the_node_does_not_look_at_it() {
 }
 
 #[test]
+fn what_a_pass_could_not_look_at_the_next_one_makes_up_for() {
+    let mut fixture = Fixture::on(neighbour());
+    fixture.reconciler.host.unreadable = true;
+    let scope = fixture.reconciler.update(web());
+    assert!(fixture.reconciler.pass(&scope, fixture.now).is_err());
+    fixture.reconciler.host.unreadable = false;
+    let pass = fixture.pass(&scope);
+    assert_eq!(
+        steps(&pass),
+        ["add address 10.0.0.200 on eth0", "announce 10.0.0.200 on eth0"]
+    );
+}
+
+#[test]
 fn a_refused_step_is_reported_and_tried_again_with_everything() {
     let mut fixture = Fixture::on(neighbour());
     fixture
