@@ -17,20 +17,17 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use control_plane::{BoundTo, ControlPlane, ServiceAccountAccess, succeeded};
+use control_plane::{ControlPlane, succeeded};
 use lab::poll::eventually;
 use lab::process::Process;
 use lab::remote::{Boot, Program, Vm};
 use serde_json::Value;
 
-const NAMESPACE: &str = "weir-system";
 const NODES: [&str; 5] = ["d1", "d2", "rs1", "rs2", "rs3"];
 const WEB_VIP: &str = "10.0.0.200";
 const API_VIP: &str = "10.0.0.201";
 const PODS_VIP: &str = "10.0.0.202";
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Shorter than in service, so that the test sees several audits.
-const AUDIT: &str = "3s";
 
 /// Objects of the cluster that are there before Weir is.
 const CLUSTER: &str = "
@@ -106,37 +103,13 @@ fn set_up_way_back(vm: &Vm) {
 }
 
 async fn start_agent<'vm>(control_plane: &ControlPlane, vm: &'vm Vm, node: &str) -> Program<'vm> {
-    let access = ServiceAccountAccess {
-        namespace: NAMESPACE,
-        name: "weir-agent",
-        bound_to: BoundTo::Node(node),
-        audiences: &[],
-        server: Some(&control_plane.guest_url()),
-    };
-    let kubeconfig = format!("/run/{node}.kubeconfig");
-    vm.put(
-        &kubeconfig,
-        &control_plane.kubeconfig_for_service_account(&access).await,
-    );
-    let line = format!(
-        "export KUBECONFIG={kubeconfig} WEIR_NODE_NAME={node}; exec setpriv --no-new-privs \
-         --bounding-set=-all,+net_admin,+net_raw --inh-caps=-all \
-         weir agent --state-dir /run/weir-{node} --audit-interval {AUDIT}"
-    );
-    vm.start(Some(node), &["sh", "-c", &line])
+    lab::agent::start(vm, node, &control_plane.agent_kubeconfig(node).await)
 }
 
 /// The controller on this host, with the rights that its pod would have.
 async fn start_controller(control_plane: &ControlPlane) -> Process {
-    let access = ServiceAccountAccess {
-        namespace: NAMESPACE,
-        name: "weir-controller",
-        bound_to: BoundTo::ServiceAccount,
-        audiences: &[],
-        server: None,
-    };
     let kubeconfig = control_plane.folder().join("controller.kubeconfig");
-    let text = control_plane.kubeconfig_for_service_account(&access).await;
+    let text = control_plane.controller_kubeconfig().await;
     std::fs::write(&kubeconfig, text).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
     command

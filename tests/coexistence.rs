@@ -14,15 +14,13 @@ mod lab;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use control_plane::{BoundTo, ControlPlane, ServiceAccountAccess, program, succeeded};
+use control_plane::{ControlPlane, program, succeeded};
 use lab::kube_proxy::{self, Settings};
 use lab::poll::{eventually, within};
 use lab::remote::{Program, Vm};
 use rustix::process::Signal;
 
 const TIMEOUT: Duration = Duration::from_secs(120);
-/// Shorter than in service, so that the test sees several audits.
-const AUDIT: &str = "3s";
 /// The director, on which both run.
 const DIRECTOR: &str = "d1";
 const NODES: [&str; 4] = [DIRECTOR, "rs1", "rs2", "rs3"];
@@ -191,24 +189,7 @@ async fn apply(control_plane: &ControlPlane, text: &str) {
 }
 
 async fn start_agent<'vm>(control_plane: &ControlPlane, vm: &'vm Vm, node: &str) -> Program<'vm> {
-    let access = ServiceAccountAccess {
-        namespace: "weir-system",
-        name: "weir-agent",
-        bound_to: BoundTo::Node(node),
-        audiences: &[],
-        server: Some(&control_plane.guest_url()),
-    };
-    let kubeconfig = format!("/run/{node}.kubeconfig");
-    vm.put(
-        &kubeconfig,
-        &control_plane.kubeconfig_for_service_account(&access).await,
-    );
-    let line = format!(
-        "export KUBECONFIG={kubeconfig} WEIR_NODE_NAME={node}; exec setpriv --no-new-privs \
-         --bounding-set=-all,+net_admin,+net_raw --inh-caps=-all \
-         weir agent --state-dir /run/weir-{node} --audit-interval {AUDIT}"
-    );
-    vm.start(Some(node), &["sh", "-c", &line])
+    lab::agent::start(vm, node, &control_plane.agent_kubeconfig(node).await)
 }
 
 fn start_kube_proxy<'vm>(control_plane: &ControlPlane, vm: &'vm Vm, settings: Settings<'_>) -> Program<'vm> {

@@ -221,6 +221,31 @@ impl ControlPlane {
         access::service_account_kubeconfig(&self.authority, self.client(), access, &server).await
     }
 
+    /// The kubeconfig of the agent of a node of the guest's: the rights of `deploy/`, which must be applied, and a token that
+    /// is bound to the node.
+    pub(crate) async fn agent_kubeconfig(&self, node: &str) -> String {
+        let access = ServiceAccountAccess {
+            namespace: "weir-system",
+            name: "weir-agent",
+            bound_to: BoundTo::Node(node),
+            audiences: &[],
+            server: Some(&self.guest_url()),
+        };
+        self.kubeconfig_for_service_account(&access).await
+    }
+
+    /// The kubeconfig of the controller on this host, with the rights of `deploy/`, which must be applied.
+    pub(crate) async fn controller_kubeconfig(&self) -> String {
+        let access = ServiceAccountAccess {
+            namespace: "weir-system",
+            name: "weir-controller",
+            bound_to: BoundTo::ServiceAccount,
+            audiences: &[],
+            server: None,
+        };
+        self.kubeconfig_for_service_account(&access).await
+    }
+
     /// A client with the rights of a kubeconfig that one of the functions above made for loopback.
     pub(crate) async fn client_for(&self, kubeconfig: &str) -> Client {
         access::client(kubeconfig).await

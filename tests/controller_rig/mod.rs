@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use weir::plan::{Generation, Generations, NamespacedName};
 
-use crate::control_plane::{BoundTo, ControlPlane, Gateway, ServiceAccountAccess, limit, succeeded, until};
+use crate::control_plane::{ControlPlane, Gateway, limit, succeeded, until};
 use crate::lab::process::Process;
 use crate::rendered::assert_expected;
 
@@ -68,15 +68,8 @@ impl Fixture {
     /// On a control plane that has more than an API server.
     pub(crate) async fn on(control_plane: ControlPlane) -> Self {
         control_plane.deploy().await;
-        let access = ServiceAccountAccess {
-            namespace: "weir-system",
-            name: "weir-controller",
-            bound_to: BoundTo::ServiceAccount,
-            audiences: &[],
-            server: None,
-        };
         let kubeconfig = tempfile::tempdir().unwrap();
-        let text = control_plane.kubeconfig_for_service_account(&access).await;
+        let text = control_plane.controller_kubeconfig().await;
         std::fs::write(kubeconfig.path().join("config"), text).unwrap();
         let fixture = Self {
             control_plane,

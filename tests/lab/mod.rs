@@ -15,6 +15,7 @@
 //! | `sniff` | frames as they pass an interface; who answers ARP or neighbour solicitations for an address |
 //! | `poll` | wait for a condition, never for a time |
 //! | `execd`, `remote` | run commands in the VM from a test on the host: the daemon and its client |
+//! | `agent` | an agent on a node of the VM, for Kubernetes |
 //! | `nodes` | Kubernetes nodes in the VM, which run pods |
 //! | `kube_proxy` | kube-proxy on a node of the VM |
 //! | `helper.rs` | the program `lab`: all of this from a shell |
@@ -32,6 +33,7 @@
 // A lab that cannot be built is a failed test, and it drives clocks and sockets itself.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
+pub mod agent;
 pub mod client;
 pub mod execd;
 pub mod fleet;
