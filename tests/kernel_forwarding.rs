@@ -193,13 +193,20 @@ fn only_what_is_for_a_destination_is_masqueraded() {
     assert_eq!(peer.answers, [("10.0.0.77".to_owned(), 1)].into(), "{peer}");
 }
 
+/// A service and the real servers' front addresses.
+fn with_front(topology: &Topology, service: &str) -> String {
+    let nodes = topology.real_servers();
+    let (four, six) = (
+        real_servers(&nodes, "four", Node::front4),
+        real_servers(&nodes, "six", Node::front6),
+    );
+    service.to_owned() + &four + &six
+}
+
 /// Agents on all nodes, for direct routing to the real servers' front addresses.
 fn direct<'a>(topology: &'a Topology, service: &str) -> Fleet<'a> {
-    let nodes = topology.real_servers();
-    let manifests = service.to_owned()
-        + &real_servers(&nodes, "four", Node::front4)
-        + &real_servers(&nodes, "six", Node::front6);
-    let all = topology.directors().into_iter().chain(nodes);
+    let manifests = with_front(topology, service);
+    let all = topology.directors().into_iter().chain(topology.real_servers());
     Fleet::settled(
         WEIR,
         all,
@@ -263,9 +270,8 @@ fn in_a_group_all_ports_of_a_client_are_one_real_servers() {
     );
 
     // Persistence alone does not do it: then each port is a service of its own, and has its own turns.
-    let alone = web(&["groupListeners: false", PERSISTENT])
-        + &real_servers(&topology.real_servers(), "four", Node::front4);
-    fleet.write("web.yaml", &alone);
+    let alone = web(&["groupListeners: false", PERSISTENT]);
+    fleet.write("web.yaml", &with_front(&topology, &alone));
     fleet.settle();
     let [first, second, ..] = client_addresses_of_ipv4();
     let http = [first, second].map(|from| who(&topology, from, (VIP4, 80)));

@@ -40,7 +40,12 @@ fn web(nodes: &[&Node], forwarding: &str) -> String {
     let listeners = ["TCP", "UDP", "SCTP"].map(|protocol| format!("protocol: {protocol}, port: 80"));
     let listeners = listeners.each_ref().map(String::as_str);
     let forwarding = format!("forwarding: {{{forwarding}}}");
-    let more = ["scheduler: {algorithm: rr}", &forwarding];
+    // Nobody has connections when a method takes another's place.
+    let more = [
+        "scheduler: {algorithm: rr}",
+        &forwarding,
+        "draining: {timeout: 0s}",
+    ];
     fleet::service("web", &[VIP4, VIP6], None, &listeners, &more)
         + &real_servers(nodes, "four", Node::front4)
         + &real_servers(nodes, "six", Node::front6)
