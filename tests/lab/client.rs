@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -103,12 +103,7 @@ impl Asking {
     }
 
     fn once_udp(&self, question: &[u8]) -> io::Result<String> {
-        let any: IpAddr = if self.to.is_ipv4() {
-            Ipv4Addr::UNSPECIFIED.into()
-        } else {
-            Ipv6Addr::UNSPECIFIED.into()
-        };
-        let socket = UdpSocket::bind((self.from.unwrap_or(any), 0))?;
+        let socket = UdpSocket::bind(self.source())?;
         socket.set_read_timeout(Some(self.timeout))?;
         // Connected, so that only an answer from the address that was asked counts.
         socket.connect(self.to)?;
@@ -116,6 +111,20 @@ impl Asking {
         let mut answer = [0; 256];
         let length = socket.recv(&mut answer)?;
         Ok(name_in(&answer[..length]))
+    }
+
+    /// Where a question of UDP or SCTP comes from, each from another port: the kernel would draw them, now and then one twice,
+    /// and IPVS remembers who served the first.
+    fn source(&self) -> SocketAddr {
+        static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(std::process::id() * 64));
+        // Below those that the kernel draws.
+        let port = 20_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 12_000;
+        let any: IpAddr = if self.to.is_ipv4() {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            Ipv6Addr::UNSPECIFIED.into()
+        };
+        SocketAddr::new(self.from.unwrap_or(any), port as u16)
     }
 
     fn connect(&self) -> io::Result<TcpStream> {
@@ -128,8 +137,10 @@ impl Asking {
         let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, protocol)?;
         // Bounds connecting, too.
         set_socket_timeout(&socket, Timeout::Send, Some(self.timeout))?;
-        if let Some(from) = self.from {
-            net::bind(&socket, &SocketAddr::new(from, 0))?;
+        match (self.protocol, self.from) {
+            (Protocol::Sctp, _) => net::bind(&socket, &self.source())?,
+            (_, Some(from)) => net::bind(&socket, &SocketAddr::new(from, 0))?,
+            (_, None) => {}
         }
         net::connect(&socket, &self.to)?;
         // Reading and writing are the same system calls for SCTP as for TCP.
