@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use everything::{destination, everything, service};
 use lab::netns::Netns;
-use lab::poll::eventually;
+use lab::poll::{eventually, within};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
@@ -209,8 +209,22 @@ fn the_listing_is_that_of_ipvsadm() {
         lines[3..].sort();
         lines
     };
-    let weir = netns.sh(&format!("{} table", env!("CARGO_BIN_EXE_weir")));
-    assert_eq!(sorted(weir), sorted(netns.sh("ipvsadm -Ln")));
+    // In the kernel all namespaces' services stand in one list, and a dump of several parts goes on by counting: what other
+    // tests add or delete meanwhile may hide one from either program.
+    let mut listings = (Vec::new(), Vec::new());
+    let same = within(Duration::from_secs(10), || {
+        listings = (
+            sorted(netns.sh(&format!("{} table", env!("CARGO_BIN_EXE_weir")))),
+            sorted(netns.sh("ipvsadm -Ln")),
+        );
+        (listings.0 == listings.1).then_some(())
+    });
+    assert!(
+        same.is_some(),
+        "weir: {:#?}, ipvsadm: {:#?}",
+        listings.0,
+        listings.1
+    );
 }
 
 #[test]
