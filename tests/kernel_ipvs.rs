@@ -470,7 +470,7 @@ fn sync_daemons_start_are_listed_and_stop() {
 fn a_sync_daemon_that_is_stopped_at_once_is_not_waited_for() {
     let netns = namespace();
     netns.sh("ip link add front type dummy && ip address add 10.0.0.1/24 dev front && ip link set front up");
-    let busy = AtomicBool::new(true);
+    let (busy, mut left) = (AtomicBool::new(true), Vec::new());
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
@@ -479,29 +479,21 @@ fn a_sync_daemon_that_is_stopped_at_once_is_not_waited_for() {
                 }
             });
         }
-        let stopped = netns.run(|| {
-            let mut kernel = KernelTable::open().unwrap();
-            let daemon = SyncDaemon {
-                role: SyncDaemonRole::Backup,
-                interface: "front".into(),
-                sync_id: 7,
-                max_length: None,
-                group: None,
-                port: None,
-                ttl: None,
-            };
-            (0..40)
-                .map(|_| {
-                    kernel.start_daemon(&daemon).unwrap();
-                    let stopped = kernel.stop_daemon(daemon.role);
-                    assert_eq!(kernel.daemons().unwrap(), []);
-                    stopped.map_err(|error| format!("{error:?}"))
-                })
-                .collect::<Result<Vec<()>, String>>()
+        // What fails here must not leave them busy.
+        let stopped = netns.run(|| -> Result<(), IpvsError> {
+            let mut kernel = KernelTable::open()?;
+            let daemon = SyncDaemon::new(SyncDaemonRole::Backup, "front", 7);
+            for _ in 0..40 {
+                kernel.start_daemon(&daemon)?;
+                kernel.stop_daemon(daemon.role)?;
+                left.extend(kernel.daemons()?);
+            }
+            Ok(())
         });
         busy.store(false, Ordering::Relaxed);
         stopped.unwrap();
     });
+    assert_eq!(left, []);
 }
 
 #[test]

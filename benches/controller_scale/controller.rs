@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use weir::plan::Kind;
 use weir::source::watch::{Event, everything, objects};
 
-use super::control_plane::{BoundTo, ControlPlane, ServiceAccountAccess};
+use super::control_plane::ControlPlane;
 use super::figures::Times;
 use super::fleet::{
     Director, Fleet, GROUPS, NODES, REAL_SERVERS, VIRTUAL_SERVICES, all, namespaced, node, of_group,
@@ -47,19 +47,8 @@ pub struct Controller {
 impl Controller {
     /// With the rights that its pod has.
     pub async fn start(control_plane: &ControlPlane) -> Self {
-        let access = ServiceAccountAccess {
-            namespace: "weir-system",
-            name: "weir-controller",
-            bound_to: BoundTo::ServiceAccount,
-            audiences: &[],
-            server: None,
-        };
         let kubeconfig = control_plane.folder().join("controller.kubeconfig");
-        fs::write(
-            &kubeconfig,
-            control_plane.kubeconfig_for_service_account(&access).await,
-        )
-        .unwrap();
+        fs::write(&kubeconfig, control_plane.controller_kubeconfig().await).unwrap();
         let mut command = Command::new(WEIR);
         command
             .args(["controller", "--identity", "bench"])
