@@ -313,7 +313,7 @@ impl Release<'_> {
             ..ServiceAccountAccess::default()
         };
         let kubeconfig = self.control_plane.kubeconfig_for_service_account(&access).await;
-        release(self.control_plane.folder(), &kubeconfig);
+        release(self.control_plane.folder(), &kubeconfig).await;
 
         let now = Time(Timestamp::now());
         let condition = |kind: &str| json!({ "type": kind, "status": "True", "lastTransitionTime": now });
@@ -340,16 +340,21 @@ fn deletion_failed(definition: &CustomResourceDefinition) -> bool {
     })
 }
 
-/// Does what the Job's pod would, with the rights of its ServiceAccount.
-fn release(home: &Path, kubeconfig: &str) {
+/// Does what the Job's pods would, with the rights of its ServiceAccount. Like the Job, it tries again: the API server may
+/// take a moment to heed a role that has just been bound.
+async fn release(home: &Path, kubeconfig: &str) {
     let path = home.join("release.kubeconfig");
     fs::write(&path, kubeconfig).expect("the folder can be written");
-    let output = Command::new(env!("CARGO_BIN_EXE_weir"))
-        .args(["controller", "--release"])
-        .env("KUBECONFIG", path)
-        .output()
-        .expect("weir runs");
-    succeeded(&output);
+    until("the finalizers to be off", limit(30), async || {
+        let output = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .args(["controller", "--release"])
+            .env("KUBECONFIG", &path)
+            .output()
+            .expect("weir runs");
+        let log = String::from_utf8_lossy(&output.stderr).into_owned();
+        output.status.success().then_some(()).ok_or(log)
+    })
+    .await;
 }
 
 /// A RealServer as the controller keeps it.
