@@ -205,7 +205,7 @@ async fn a_deleted_real_server_is_held_until_it_has_left_and_not_for_ever() {
     let mut controller = fixture.controller("one", &[]);
     fixture.apply(NODE).await;
     fixture
-        .apply(&web("web", "10.0.0.200", ", draining: {timeout: 8s}"))
+        .apply(&web("web", "10.0.0.200", ", draining: {timeout: 15s}"))
         .await;
     fixture.apply("{apiVersion: weir.dev/v1alpha1, kind: RealServer, metadata: {name: nobodys, namespace: shop}, spec: {address: 10.0.0.99}}").await;
     let held = async |name: &str| {
@@ -250,16 +250,13 @@ async fn a_deleted_real_server_is_held_until_it_has_left_and_not_for_ever() {
     fixture.assert_recorded("irs", "rs1", "realserver_draining").await;
     fixture.report(&["web"], leaving(0)).await;
     let gone = fixture.is_gone("irs", "rs1", limit(20)).await;
-    assert!(
-        gone < Duration::from_secs(5),
-        "long before the deadline: {gone:?}"
-    );
+    assert!(gone < limit(5), "long before the deadline: {gone:?}");
 
     // Nobody says anything: it is held as long as connections may take, and no longer.
     delete("rs2").await;
-    let gone = fixture.is_gone("irs", "rs2", limit(30)).await;
-    assert!(gone >= Duration::from_secs(7), "{gone:?}");
-    assert!(gone < Duration::from_secs(12), "{gone:?}");
+    let gone = fixture.is_gone("irs", "rs2", limit(40)).await;
+    assert!(gone >= Duration::from_secs(14), "{gone:?}");
+    assert!(gone < Duration::from_secs(15) + limit(4), "{gone:?}");
 
     // Deleted while no controller runs, and none will: the finalizers can be taken off.
     fixture.apply(OBJECTS).await;
@@ -330,7 +327,7 @@ async fn one_of_several_writes_and_writes_little() {
     one.signal(Signal::CONT);
     one.wait_for_log(Duration::from_secs(20), "two writes from now on");
     let before = versions_of_all().await;
-    // One that is asked to end gives the Lease back, so that nobody has to wait for it.
+    // One that is asked to end gives the Lease back, so that nobody has to wait until it is over, after 13 s at the least.
     let begin = Instant::now();
     two.signal(Signal::TERM);
     until("the first has it again", limit(20), async || {
@@ -340,7 +337,7 @@ async fn one_of_several_writes_and_writes_little() {
         }
     })
     .await;
-    assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(12), "{:?}", begin.elapsed());
     assert_eq!(before, versions_of_all().await);
 
     // A real server that flaps: each object at most once a second.
@@ -386,7 +383,7 @@ async fn one_of_several_writes_and_writes_little() {
 /// Installs the chart of somebody who uses Weir, and says what Helm said and how long it took.
 async fn install(fixture: &Fixture, which: &'static str, name: &str, address: &str) -> (Output, Duration) {
     let arguments = format!(
-        "install {name} tests/controller_rig/chart --namespace shop --set address={address} --wait --timeout 120s"
+        "install {name} tests/controller_rig/chart --namespace shop --set address={address} --wait --timeout 300s"
     );
     let home = fixture.control_plane.folder().to_owned();
     let begin = Instant::now();
@@ -407,10 +404,7 @@ async fn helm_waits_for_what_comes_and_not_for_what_does_not() {
     let (output, took) = install(&fixture, "helm", "refused", "10.0.0.200").await;
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains(why), "{said}");
-    assert!(
-        took < Duration::from_secs(60),
-        "it gives up as soon as it knows: {took:?}"
-    );
+    assert!(took < limit(60), "it gives up as soon as it knows: {took:?}");
 
     // Helm 3 knows Kubernetes' own kinds alone: to it everything else is well as soon as it is there.
     let (output, _) = install(&fixture, "helm3", "believed", "10.0.0.201").await;
@@ -608,6 +602,6 @@ async fn a_node_that_is_gone_is_forgotten_after_a_time() {
         "it may come back"
     );
     let gone = fixture.is_gone("nodestate", "d1", limit(20)).await;
-    assert!(gone < Duration::from_secs(6), "{gone:?}");
+    assert!(gone < limit(6), "{gone:?}");
     controller.wait_for_log(Duration::from_secs(5), "node d1 has been gone for 3s");
 }
