@@ -76,7 +76,8 @@ test-kernel: programs ## On real kernels, in the lab's VM
 .PHONY: test-control-plane
 test-control-plane: programs ## Against a real API server
 	tests/tools/build
-	cargo test --quiet $(addprefix --test ,$(WITH_API_SERVER)) -- --include-ignored
+	# These mostly wait: for a refusal to be over, for a deadline.
+	cargo test --quiet $(addprefix --test ,$(WITH_API_SERVER)) -- --include-ignored --test-threads 4
 
 .PHONY: test-cluster
 test-cluster: programs ## A real API server, agents in the VM, traffic
@@ -111,16 +112,19 @@ lint: $(CARGO_DENY) ## Format, clippy, licences and sources of dependencies, doc
 	cargo fmt --check
 	cargo clippy --all-targets --quiet -- -D warnings
 	$(CARGO_DENY) --locked check --hide-inclusion-graph bans licenses sources
-	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --quiet
+	# With the examples, so that dependencies have the features that they have above, and are not compiled again.
+	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --lib --examples --quiet
 
 .PHONY: advisories
 advisories: $(CARGO_DENY) ## Known faults of dependencies; needs the network
 	$(CARGO_DENY) --locked check --hide-inclusion-graph advisories
 
 # Without this package's flags: these are programs for this host and no other.
+# Compiling cargo-deny takes longer than running it: it is not optimized.
+$(CARGO_DENY): profile := --debug
 $(CARGO_DENY) $(CARGO_DEB):
 	env -u CARGO_BUILD_TARGET -u CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS \
-		cargo install --quiet --locked $(@F) --version $($(@F)) --root $(CACHE)
+		cargo install --quiet --locked $(profile) $(@F) --version $($(@F)) --root $(CACHE)
 
 .PHONY: crds
 crds: ## Write the CustomResourceDefinitions from the types
