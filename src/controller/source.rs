@@ -5,7 +5,6 @@ use futures::stream::{StreamExt, select_all};
 use k8s_openapi::api::core::v1::{self as core, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -18,11 +17,9 @@ use crate::plan::validate::{self, Remark, Validation};
 use crate::plan::{Directing, Form, Kind, Node, Update};
 use crate::source::served::Served;
 use crate::source::watch::{Event, Name, Seen, Stream, Watch, everything, objects};
+use crate::source::watches::{Told, Watches};
 
 use super::cluster::{News, NodeFacts, Object, Status};
-
-/// News handed on together while a list is read.
-const BATCH: usize = 500;
 
 /// What the source tells the controller, in order.
 #[derive(Debug)]
@@ -70,13 +67,13 @@ const WATCHED: [(Watched, &str); 8] = [
 
 /// Watches until the token is cancelled or nobody listens any more.
 pub async fn watch(client: Client, sender: mpsc::Sender<SourceNews>, shutdown: CancellationToken) {
-    let mut watches = Watches::new();
+    let mut watches = unread();
     let mut events = select_all(streams(&client));
     loop {
         let news = tokio::select! {
             () = shutdown.cancelled() => return,
             event = events.next() => match event {
-                Some((number, event)) => watches.take(number, event),
+                Some((number, event)) => take(&mut watches, number, event),
                 None => return,
             },
         };
@@ -201,55 +198,28 @@ fn facts(node: &core::Node) -> NodeFacts {
     }
 }
 
-/// All watches, and what is to be handed on.
-#[derive(Debug)]
-struct Watches {
-    watches: [Watch; 8],
-    batch: Vec<News>,
+fn unread() -> Watches<8, News> {
+    Watches::new(WATCHED.map(|(watched, plural)| match watched {
+        Watched::Objects(Kind::ReferenceGrant) => Watch::may_be_unknown(plural),
+        _ => Watch::new(plural),
+    }))
 }
 
-impl Watches {
-    fn new() -> Self {
-        let watch = |(watched, plural)| match watched {
-            Watched::Objects(Kind::ReferenceGrant) => Watch::may_be_unknown(plural),
-            _ => Watch::new(plural),
-        };
-        Self {
-            watches: WATCHED.map(watch),
-            batch: Vec::new(),
-        }
+/// Takes in an event of one watch and says what the controller is to be told.
+fn take(watches: &mut Watches<8, News>, number: usize, event: Event<(Name, Read)>) -> Vec<SourceNews> {
+    let all = 0..WATCHED.len();
+    let were_complete = watches.are_complete(all.clone());
+    let (watched, _) = WATCHED[number];
+    let Told { batch, problems } = watches.take(number, event, |seen| news(watched, seen));
+    let mut told = Vec::new();
+    if !batch.is_empty() {
+        told.push(SourceNews::News(batch));
     }
-
-    fn problems(&self) -> Vec<String> {
-        let problems = self.watches.iter().filter_map(Watch::problem);
-        problems.map(str::to_owned).collect()
+    told.extend(problems.map(SourceNews::Problems));
+    if !were_complete && watches.are_complete(all) {
+        told.push(SourceNews::Complete);
     }
-
-    fn are_complete(&self) -> bool {
-        self.watches.iter().all(Watch::is_complete)
-    }
-
-    fn take(&mut self, number: usize, event: Event<(Name, Read)>) -> Vec<SourceNews> {
-        let were_complete = self.are_complete();
-        let problems_before = self.problems();
-        let in_list = matches!(event, Event::Said(watcher::Event::InitApply(_)));
-        let (watched, _) = WATCHED[number];
-        let seen = self.watches[number].take(event);
-        self.batch
-            .extend(seen.into_iter().filter_map(|seen| news(watched, seen)));
-        let mut told = Vec::new();
-        if !self.batch.is_empty() && (!in_list || self.batch.len() >= BATCH) {
-            told.push(SourceNews::News(std::mem::take(&mut self.batch)));
-        }
-        let problems = self.problems();
-        if problems != problems_before {
-            told.push(SourceNews::Problems(problems));
-        }
-        if !were_complete && self.are_complete() {
-            told.push(SourceNews::Complete);
-        }
-        told
-    }
+    told
 }
 
 fn news(watched: Watched, seen: Seen<Read>) -> Option<News> {

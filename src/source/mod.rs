@@ -5,6 +5,7 @@
 //! | `manifest` | the text of a manifest → objects, or errors with their place; pure |
 //! | `folder` | a folder of manifests, watched |
 //! | `cluster` | the Kubernetes API |
+//! | `watches` | several kinds of it, read as one; pure |
 //! | `watch` | one kind of it |
 //! | `served` | one object of it, of whatever version |
 
@@ -13,6 +14,7 @@ pub mod folder;
 pub mod manifest;
 pub mod served;
 pub mod watch;
+pub mod watches;
 
 use std::collections::BTreeMap;
 
