@@ -16,8 +16,9 @@ use super::poll::within;
 
 /// The daemon's port in the VM.
 const PORT: u16 = 7000;
-/// How long a VM may take to boot, on a busy machine and without hardware virtualisation.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long a VM may take to boot, on a busy machine and without hardware virtualisation. A kernel that is stuck then takes two
+/// minutes to say so, and is begun once more.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
 /// The whole life of a VM that nobody ends.
 const LIFETIME: &str = "3600";
 
