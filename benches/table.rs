@@ -21,11 +21,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lab::netns::Netns;
+use weir::catalog::{Form, Kind, MarkMask, NamespacedName, ObjectRef, Scope, Update, validate};
 use weir::host::{ArpSuppression, HostStore, KernelHost, Needs};
 use weir::ipvs::{Change, KernelTable, Table, TableStore, diff, wire};
 use weir::ledger::Ledger;
 use weir::netlink::{Batch, Family};
-use weir::plan::{Directing, Form, Kind, MarkMask, NamespacedName, Node, ObjectRef, Scope, Update, validate};
+use weir::plan::{Directing, Node};
 use weir::reconcile::Reconciler;
 
 const WEIR: &str = env!("CARGO_BIN_EXE_weir");
@@ -268,14 +269,14 @@ impl Fleet {
     }
 
     fn table(&self) -> Table {
-        let mut snapshot = weir::plan::Snapshot::default();
+        let mut catalog = weir::catalog::Catalog::default();
         for service in 0..self.services {
-            snapshot.update(Self::service_update(service));
+            catalog.update(Self::service_update(service));
             for number in 0..DESTINATIONS {
-                snapshot.update(Self::server_update(service, number, 1));
+                catalog.update(Self::server_update(service, number, 1));
             }
         }
-        weir::plan::plan(&snapshot, &alone(), &Scope::All).table
+        weir::plan::plan(&catalog, &alone(), &Scope::All).table
     }
 }
 

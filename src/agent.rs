@@ -18,10 +18,11 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use crate::catalog::Scope;
 use crate::host::{HostFailure, HostStore};
 use crate::ipvs::{IpvsError, SyncDaemonRole, TableStore};
 use crate::metrics::{self, Metrics};
-use crate::plan::{Role, Scope};
+use crate::plan::Role;
 use crate::reconcile::{Pass, Reconciler};
 use crate::report::{Numbers, Report, ReportedFailure};
 use crate::serve::Vitals;
@@ -318,7 +319,7 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
         if self.understood {
             return;
         }
-        self.understood = !self.unread && !reconciler.snapshot().has_formless();
+        self.understood = !self.unread && !reconciler.catalog().has_formless();
         reconciler.keep_everything(!self.understood);
         if self.understood {
             self.scope = Scope::All;
@@ -404,7 +405,7 @@ async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -
 
 fn roles<S: TableStore, H: HostStore>(reconciler: &Reconciler<S, H>) -> Vec<(String, Role)> {
     let node = reconciler.node();
-    let groups = reconciler.snapshot().director_groups();
+    let groups = reconciler.catalog().director_groups();
     groups
         .map(|(name, group)| (name.to_string(), node.role(group)))
         .filter(|(_, role)| *role != Role::None)

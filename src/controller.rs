@@ -42,8 +42,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::catalog::{Kind, ObjectRef};
 use crate::metrics::ControllerMetrics;
-use crate::plan::{Kind, ObjectRef};
 use crate::serve::Vitals;
 
 use cluster::{Cluster, Object, Status};

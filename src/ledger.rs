@@ -22,9 +22,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
+use crate::catalog::{NamespacedName, SmallSet};
 use crate::digest;
 use crate::ipvs::ServiceKey;
-use crate::plan::{NamespacedName, SmallSet};
 
 const HEADER: &str = "weir ledger 1";
 const FILE: &str = "ledger";

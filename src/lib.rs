@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Kubernetes API ─┐
-//!                  ├─► source ─► Snapshot ─► plan ─► Table ───┐
+//!                  ├─► source ─► Catalog ─► plan ─► Table ───┐
 //!  manifest folder ┘   (I/O)     (value)     (pure)  │        ├─► diff ─► Vec<Change> ─► ledger ─► apply ─► Outcome
 //!                              kernel: netlink dump ─► Table ─┘  (pure)                     ▲      (I/O)       │
 //!                                                    │                                      │ before, after    │
@@ -23,6 +23,7 @@
 //! | --- | --- | --- |
 //! | [`api`] | the resources: serde, schema, rules | pure |
 //! | [`source`] | where objects come from: a manifest folder, the Kubernetes API | I/O |
+//! | [`catalog`] | all objects as indexed values | pure |
 //! | [`plan`] | objects and the node → what its kernel should hold, and findings | pure |
 //! | [`ipvs`] | the table as a value, its difference, its bytes, the kernel's and one in memory | pure but for `netlink` |
 //! | [`host`] | the node around the table: VIPs, ARP suppression, tunnels, settings | pure but for `kernel` and what it is made of |
@@ -42,6 +43,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod catalog;
 pub mod cli;
 pub mod controller;
 pub mod digest;

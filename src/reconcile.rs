@@ -2,7 +2,7 @@
 //! here; what to pass over, and when, is the agent's business.
 //!
 //! ```text
-//! Snapshot ─► plan ─► Plan ──┐
+//! Catalog ─► plan ─► Plan ──┐
 //!                            ├─► diff ─► Vec<Change> ─► ledger ─► apply ─► Outcome
 //! kernel ─► read ─► Table ───┘
 //!
@@ -30,6 +30,9 @@ use std::time::Instant;
 
 use thiserror::Error;
 
+use crate::catalog::{
+    Catalog, Finding, Generation, Generations, Kind, MarkMask, NamespacedName, Scope, Update,
+};
 use crate::host::preflight::{self, Check};
 use crate::host::{
     self, ArpMethod, BoundAddress, Current, HostChange, HostError, HostFailure, HostStore, KUBE_PROXY_LINK,
@@ -38,8 +41,7 @@ use crate::host::{
 use crate::ipvs::{Change, Failure, IpvsError, ServiceKey, SyncDaemonRole, Table, TableStore, diff};
 use crate::ledger::{Ledger, LedgerError};
 use crate::plan::{
-    Finding, Generation, Generations, Kind, MarkMask, NamespacedName, Node, NodeNeeds, Plan, Scope,
-    ServiceNeeds, Snapshot, Update, group_needs, node_needs, plan, plan_timeouts, sync_daemon,
+    Node, NodeNeeds, Plan, ServiceNeeds, group_needs, node_needs, plan, plan_timeouts, sync_daemon,
     vips_of_kube_proxy,
 };
 
@@ -96,7 +98,7 @@ struct HostPlan {
 /// The state of a node between passes.
 #[derive(Debug)]
 pub struct Reconciler<S, H> {
-    snapshot: Snapshot,
+    catalog: Catalog,
     node: Node,
     ledger: Ledger,
     store: S,
@@ -137,7 +139,7 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
     /// A node that knows no objects yet. With `exclusive` every service of the kernel is ours.
     pub fn new(node: Node, ledger: Ledger, store: S, host: H, exclusive: bool, mark_mask: MarkMask) -> Self {
         Self {
-            snapshot: Snapshot::new(mark_mask),
+            catalog: Catalog::new(mark_mask),
             node,
             ledger,
             store,
@@ -170,10 +172,10 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
     pub fn update(&mut self, update: Update) -> Scope {
         let (Update::Put { object, .. } | Update::Delete(object)) = &update;
         if object.kind != Kind::DirectorGroup {
-            return self.snapshot.update(update);
+            return self.catalog.update(update);
         }
         let before = self.of_the_node();
-        let scope = self.snapshot.update(update);
+        let scope = self.catalog.update(update);
         if self.of_the_node() == before {
             scope
         } else {
@@ -184,15 +186,15 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
     /// What is the node's and no virtual service's: a pass over everything brings it.
     fn of_the_node(&self) -> impl PartialEq + use<S, H> {
         (
-            plan_timeouts(&self.snapshot, &self.node),
-            group_needs(&self.snapshot, &self.node),
-            sync_daemon(&self.snapshot, &self.node, &self.network),
+            plan_timeouts(&self.catalog, &self.node),
+            group_needs(&self.catalog, &self.node),
+            sync_daemon(&self.catalog, &self.node, &self.network),
         )
     }
 
     /// Whether the node has use for Services and their endpoints: virtual services refer to some, and it may balance them.
     pub fn needs_endpoints(&self) -> bool {
-        self.snapshot.refers_to_services() && self.node.may_direct(&self.snapshot)
+        self.catalog.refers_to_services() && self.node.may_direct(&self.catalog)
     }
 
     /// Takes in the node's labels and says what that concerns.
@@ -216,8 +218,8 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
     }
 
     /// All objects.
-    pub fn snapshot(&self) -> &Snapshot {
-        &self.snapshot
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
     }
 
     /// What the kernel should hold.
@@ -286,7 +288,7 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
             .values()
             .flatten()
             .cloned()
-            .chain(self.snapshot.findings())
+            .chain(self.catalog.findings())
             .collect()
     }
 
@@ -312,7 +314,7 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
     /// The RealServers that drain or are deleted, each with how many destinations it still is.
     pub fn leaving_real_servers(&self) -> BTreeMap<NamespacedName, usize> {
         let mut leaving: BTreeMap<_, _> = self
-            .snapshot
+            .catalog
             .leaving_real_servers()
             .map(|name| (name, 0))
             .collect();
@@ -372,7 +374,7 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
     }
 
     fn pass_from(&mut self, scope: &Scope, now: Option<Instant>) -> Result<(Table, Pass), PassError> {
-        let mut plan = plan(&self.snapshot, &self.node, scope);
+        let mut plan = plan(&self.catalog, &self.node, scope);
         self.replace_findings(scope, &mut plan);
         let keys = self.concerned(scope, &plan);
         let current = match scope {
@@ -428,8 +430,8 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
         let due: Vec<ServiceKey> = self.drains.due(now).filter(|key| keys.contains(key)).collect();
         let listed = self.store.look(&mut due.into_iter())?;
         self.drains.judge(&listed, now);
-        let snapshot = &self.snapshot;
-        let draining = |owner: &_| Some(snapshot.virtual_service(owner)?.draining);
+        let catalog = &self.catalog;
+        let draining = |owner: &_| Some(catalog.virtual_service(owner)?.draining);
         self.drains.hold(keys, current, plan, draining, now);
         Ok(())
     }
@@ -447,8 +449,7 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
         if everything {
             current = Some(self.look_at_host()?);
         }
-        let NodeNeeds { needs, findings } =
-            node_needs(&self.snapshot, &self.node, &self.network, scope, plan);
+        let NodeNeeds { needs, findings } = node_needs(&self.catalog, &self.node, &self.network, scope, plan);
         for (name, findings) in findings {
             self.findings.entry(name).or_default().extend(findings);
         }
@@ -460,13 +461,13 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
             Some(current) => current,
             None => self.look_at_host()?,
         };
-        let of_groups = group_needs(&self.snapshot, &self.node);
+        let of_groups = group_needs(&self.catalog, &self.node);
         let needs = self.needs.values().flat_map(ServiceNeeds::all);
         let needs = needs.chain(self.lingering.needs()).chain([&of_groups]);
         let desired = host::desired(needs, &current);
         if everything {
             let mut inspection = self.host.inspect(&preflight::settings(&current.network))?;
-            inspection.vips_of_kube_proxy = vips_of_kube_proxy(&self.snapshot, &current.network);
+            inspection.vips_of_kube_proxy = vips_of_kube_proxy(&self.catalog, &current.network);
             let checks = preflight::preflight(&inspection, &current, &desired).into_iter();
             self.obstacles = checks.filter(|check| check.result.is_err()).collect();
         }
@@ -477,7 +478,7 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
     }
 
     fn look_at_host(&mut self) -> Result<Current, PassError> {
-        let of_groups = group_needs(&self.snapshot, &self.node).sysctls;
+        let of_groups = group_needs(&self.catalog, &self.node).sysctls;
         let mut names = of_groups.keys().map(|name| &**name).chain(host::SYSCTLS);
         let current = self.host.read(&mut names)?;
         self.network.clone_from(&current.network);
@@ -506,7 +507,7 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
             let (before, after) = (self.needs.remove(name), needs.remove(name));
             news |= before != after;
             if let Some(now) = now {
-                let service = self.snapshot.virtual_service(name);
+                let service = self.catalog.virtual_service(name);
                 let (before, after) = (before.as_ref(), after.as_ref());
                 news |= self.lingering.take_in(name, before, after, service, now);
             }

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::catalog::{Finding, Generations, NamespacedName};
 use crate::host::ArpMethod;
 use crate::host::preflight::Check;
-use crate::plan::{Finding, Generations, NamespacedName, Role};
+use crate::plan::Role;
 
 /// What an agent has done and what kept it from doing more.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -115,7 +115,7 @@ fn bounded(text: &str, characters: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Finding, ObjectRef, Reason};
+    use crate::catalog::{Finding, ObjectRef, Reason};
     use crate::report::ReportedFailure;
 
     #[test]

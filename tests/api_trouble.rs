@@ -27,7 +27,7 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use weir::plan::{Kind, Update};
+use weir::catalog::{Kind, Update};
 use weir::publish::publish;
 use weir::report::Report;
 use weir::source::{SourceEvent, cluster};

@@ -30,13 +30,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use weir::api::{DirectorGroup, RealServer, ReferenceGrant, VirtualService};
+use weir::catalog::validate::{self, Validation};
+use weir::catalog::{Catalog, Finding, Form, Kind, ObjectRef, Scope, Update};
 use weir::host::{self, Current};
 use weir::ipvs::{Change, diff};
-use weir::plan::validate::{self, Validation};
-use weir::plan::{
-    Directing, Finding, Form, Kind, Node, NodeNeeds, ObjectRef, Plan, Scope, ServiceNeeds, Snapshot, Update,
-    group_needs, node_needs, plan,
-};
+use weir::plan::{Directing, Node, NodeNeeds, Plan, ServiceNeeds, group_needs, node_needs, plan};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -110,13 +108,13 @@ fn run(case: &Path) -> String {
         },
     };
 
-    let mut snapshot = Snapshot::default();
+    let mut catalog = Catalog::default();
     let objects = read("objects.yaml").unwrap_or_else(|| panic!("{} has no objects.yaml", case.display()));
     for object in serde_saphyr::from_multiple(&objects).unwrap() {
-        snapshot.update(report(&object));
+        catalog.update(report(&object));
     }
     let current = read("current.txt").map(|text| table_text::parse(&text));
-    let mut plan = plan(&snapshot, &node, &Scope::All);
+    let mut plan = plan(&catalog, &node, &Scope::All);
     if let Some((current, _)) = &current {
         plan.keep_leaving(current);
     }
@@ -124,9 +122,9 @@ fn run(case: &Path) -> String {
     let network = read("network.txt").map(|text| host_text::network(&text));
     let mut of_needs = Vec::new();
     if let Some(network) = network {
-        let NodeNeeds { needs, findings } = node_needs(&snapshot, &node, &network, &Scope::All, &plan);
+        let NodeNeeds { needs, findings } = node_needs(&catalog, &node, &network, &Scope::All, &plan);
         of_needs.extend(findings.into_values().flatten());
-        let of_groups = group_needs(&snapshot, &node);
+        let of_groups = group_needs(&catalog, &node);
         let current = Current {
             network,
             arp_rules: true,
@@ -138,7 +136,7 @@ fn run(case: &Path) -> String {
         );
         write!(text, "\n# around the table\n{}", host_text::print(&desired)).unwrap();
     }
-    text.push_str(&print_findings(&plan, of_needs, &snapshot));
+    text.push_str(&print_findings(&plan, of_needs, &catalog));
     if let Some((current, ours)) = current {
         text.push_str(&print_changes(&diff(&current, &plan.table, |key| {
             ours.contains(key)
@@ -205,14 +203,14 @@ fn print_desired(plan: &Plan) -> String {
     text
 }
 
-fn print_findings(plan: &Plan, of_needs: Vec<Finding>, snapshot: &Snapshot) -> String {
+fn print_findings(plan: &Plan, of_needs: Vec<Finding>, catalog: &Catalog) -> String {
     let mut findings: Vec<Finding> = plan
         .findings
         .values()
         .flatten()
         .cloned()
         .chain(of_needs)
-        .chain(snapshot.findings())
+        .chain(catalog.findings())
         .collect();
     findings.sort();
     findings.dedup();

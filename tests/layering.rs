@@ -62,6 +62,7 @@ const RULES: &[Rule] = &[
         except: &[],
         never: &[
             "crate::api",
+            "crate::catalog",
             "crate::plan",
             "crate::source",
             "kube",
@@ -93,12 +94,17 @@ const RULES: &[Rule] = &[
         never: INPUT_AND_OUTPUT,
     },
     Rule {
-        files: &["plan", "netlink/message.rs", "report.rs", "status.rs"],
+        files: &["catalog", "plan", "netlink/message.rs", "report.rs", "status.rs"],
         except: &[],
         never: INPUT_AND_OUTPUT,
     },
     Rule {
-        files: &["plan"],
+        files: &["catalog"],
+        except: &[],
+        never: &["crate::plan"],
+    },
+    Rule {
+        files: &["catalog", "plan"],
         except: &[],
         never: &[
             "crate::source",
@@ -158,6 +164,7 @@ const RULES: &[Rule] = &[
     Rule {
         files: &[
             "api",
+            "catalog",
             "plan",
             "ipvs",
             "host",
@@ -326,7 +333,7 @@ fn use_lines_are_read_as_the_compiler_reads_them() {
             "crate::plan::c::d",
             "crate::plan::c::e::f",
             "crate::plan::c::e::g",
-            "crate::plan::validate::i"
+            "crate::catalog::validate::i"
         ]
     );
     assert_eq!(

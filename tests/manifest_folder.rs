@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use weir::plan::{Form, Update};
+use weir::catalog::{Form, Update};
 use weir::source::SourceEvent;
 use weir::source::folder::{read_paths, watch};
 

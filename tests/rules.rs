@@ -20,8 +20,8 @@ use kube::core::GroupVersionKind;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use weir::api::{DirectorGroup, RealServer, VirtualService, rules};
-use weir::plan::Reason;
-use weir::plan::validate::{self, Validation};
+use weir::catalog::Reason;
+use weir::catalog::validate::{self, Validation};
 
 const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
 

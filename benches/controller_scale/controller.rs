@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use weir::plan::Kind;
+use weir::catalog::Kind;
 use weir::source::watch::{Event, everything, objects};
 
 use super::control_plane::ControlPlane;

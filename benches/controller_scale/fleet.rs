@@ -13,7 +13,8 @@ use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use weir::api::{DirectorGroup, NodeState, RealServer, VirtualService};
-use weir::plan::{Generation, Generations, NamespacedName, Role};
+use weir::catalog::{Generation, Generations, NamespacedName};
+use weir::plan::Role;
 use weir::report::{Report, ReportedFailure};
 
 pub const NAMESPACE: &str = "shop";

@@ -6,13 +6,14 @@ use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use weir::agent::Agent;
+use weir::catalog::MarkMask;
 use weir::host::MemoryHost;
 use weir::ipvs::{
     Change, IpvsError, ListedService, MemoryTable, Outcome, ServiceKey, SyncDaemon, SyncDaemonRole, Table,
     TableStore, Timeouts,
 };
 use weir::ledger::Ledger;
-use weir::plan::{Directing, MarkMask, Node};
+use weir::plan::{Directing, Node};
 use weir::reconcile::Reconciler;
 use weir::report::Report;
 use weir::source::{SourceEvent, cluster};

@@ -1,6 +1,7 @@
 //! The loop with a table in memory and a clock that the runtime moves.
 
 use super::*;
+use crate::catalog::{MarkMask, ObjectRef, Update};
 use crate::host::MemoryHost;
 use crate::ipvs::{
     Change, IpvsError, ListedService, MemoryTable, Outcome, Scheduler, ServiceKey, SyncDaemon,
@@ -8,7 +9,7 @@ use crate::ipvs::{
 };
 use crate::ledger::Ledger;
 use crate::metrics::{Listeners, PerRealServer};
-use crate::plan::{Directing, MarkMask, Node, ObjectRef, Update};
+use crate::plan::{Directing, Node};
 
 struct Running {
     events: mpsc::Sender<SourceEvent>,
@@ -87,9 +88,9 @@ impl Running {
 }
 
 fn invalid_group() -> SourceEvent {
-    let remark = crate::plan::validate::Remark {
+    let remark = crate::catalog::validate::Remark {
         field: "spec".to_owned(),
-        reason: crate::plan::Reason::Invalid,
+        reason: crate::catalog::Reason::Invalid,
         message: "wrong".to_owned(),
     };
     let object = ObjectRef::director_group("edge".into());
@@ -179,7 +180,7 @@ async fn nothing_is_planned_while_endpoints_are_wanted_and_not_known() {
             .any(|finding| finding.message.contains("there is no Service shop/web"))
     );
     // When nothing refers to any more, they are no longer wanted.
-    let gone = ObjectRef::virtual_service(&crate::plan::NamespacedName {
+    let gone = ObjectRef::virtual_service(&crate::catalog::NamespacedName {
         namespace: "shop".into(),
         name: "referring".into(),
     });
@@ -310,16 +311,16 @@ fn service_with(name: &str, port: u16, algorithm: &str, backends: &str) -> Updat
          addresses: [10.0.0.200], listeners: [{{name: one, protocol: TCP, port: {port}}}], \
          scheduler: {{algorithm: {algorithm}}}, backends: {backends}}}}}"
     );
-    let form = crate::plan::validate::virtual_service(&serde_saphyr::from_str(&text).unwrap())
+    let form = crate::catalog::validate::virtual_service(&serde_saphyr::from_str(&text).unwrap())
         .value
         .unwrap();
-    let name = crate::plan::NamespacedName {
+    let name = crate::catalog::NamespacedName {
         namespace: "shop".into(),
         name: name.into(),
     };
     Update::Put {
         object: ObjectRef::virtual_service(&name),
-        form: Some(crate::plan::Form::VirtualService(Box::new(form))),
+        form: Some(crate::catalog::Form::VirtualService(Box::new(form))),
         remarks: Vec::new(),
     }
 }

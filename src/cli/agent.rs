@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::agent::Agent;
+use crate::catalog::MarkMask;
 use crate::host::{HostError, KernelHost};
 use crate::ipvs::KernelTable;
 use crate::ledger::{Ledger, LedgerState};
 use crate::metrics::{Exposition, Listeners, Metrics, PerRealServer, agent_registry};
-use crate::plan::{Directing, MarkMask, Node};
+use crate::plan::{Directing, Node};
 use crate::publish;
 use crate::reconcile::Reconciler;
 use crate::report::Report;

@@ -8,13 +8,13 @@ use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
+use crate::catalog::{Catalog, Finding, NamespacedName, Scope};
 use crate::host::preflight::{self, Check};
 use crate::host::{self, Current, HostError, HostState, HostStore};
 use crate::ipvs::{KernelTable, TableStore as _, diff};
 use crate::ledger::{Entries, Ledger};
 use crate::plan::{
-    Finding, NamespacedName, Node, NodeNeeds, Plan, Role, Scope, ServiceNeeds, Snapshot, group_needs,
-    node_needs, plan, vips_of_kube_proxy,
+    Node, NodeNeeds, Plan, Role, ServiceNeeds, group_needs, node_needs, plan, vips_of_kube_proxy,
 };
 use crate::reconcile::Reconciler;
 use crate::source::folder::{FolderReading, read_paths};
@@ -74,30 +74,30 @@ pub(super) struct CheckArguments {
 impl CheckArguments {
     pub(super) fn run(self) -> anyhow::Result<u8> {
         let mut good = true;
-        let mut snapshot = Snapshot::new(self.node.mark_mask);
+        let mut catalog = Catalog::new(self.node.mark_mask);
         if !self.paths.is_empty() {
             let reading = read(&self.paths, true);
             good &= !reading.has_errors();
             view::print(&reading_summary(&reading))?;
             for update in reading.updates {
-                snapshot.update(update);
+                catalog.update(update);
             }
         }
         if self.this_node {
-            let checks = self.check_node(&snapshot)?;
+            let checks = self.check_node(&catalog)?;
             good &= checks.iter().all(|check| check.result.is_ok());
             view::print(&view::checks_text(&checks, colours(&io::stdout())))?;
         }
         Ok(if good { OK } else { FAILED })
     }
 
-    fn check_node(&self, snapshot: &Snapshot) -> anyhow::Result<Vec<Check>> {
+    fn check_node(&self, catalog: &Catalog) -> anyhow::Result<Vec<Check>> {
         let node = self.node.node()?;
         let mut host = self.state.host()?;
         let HostPlan { current, desired, .. } =
-            plan_host(snapshot, &node, &plan(snapshot, &node, &Scope::All), &mut host)?;
+            plan_host(catalog, &node, &plan(catalog, &node, &Scope::All), &mut host)?;
         let mut inspection = host.inspect(&preflight::settings(&current.network))?;
-        inspection.vips_of_kube_proxy = vips_of_kube_proxy(snapshot, &current.network);
+        inspection.vips_of_kube_proxy = vips_of_kube_proxy(catalog, &current.network);
         let table = KernelTable::open().and_then(|mut table| table.info());
         let ipvs = Check {
             subject: "IPVS".into(),
@@ -183,15 +183,15 @@ struct HostPlan {
 }
 
 fn plan_host(
-    snapshot: &Snapshot,
+    catalog: &Catalog,
     node: &Node,
     plan: &Plan,
     host: &mut impl HostStore,
 ) -> Result<HostPlan, HostError> {
-    let of_groups = group_needs(snapshot, node);
+    let of_groups = group_needs(catalog, node);
     let names = of_groups.sysctls.keys().map(|name| &**name);
     let current = host.read(&mut names.chain(host::SYSCTLS))?;
-    let NodeNeeds { needs, findings } = node_needs(snapshot, node, &current.network, &Scope::All, plan);
+    let NodeNeeds { needs, findings } = node_needs(catalog, node, &current.network, &Scope::All, plan);
     let desired = host::desired(
         needs.values().flat_map(ServiceNeeds::all).chain([&of_groups]),
         &current,
@@ -207,22 +207,22 @@ impl PlanArguments {
     pub(super) fn run(self) -> anyhow::Result<u8> {
         let reading = read(&self.wish.manifests.paths, false);
         let failed = reading.has_errors();
-        let mut snapshot = Snapshot::new(self.wish.node.mark_mask);
+        let mut catalog = Catalog::new(self.wish.node.mark_mask);
         for update in reading.updates {
-            snapshot.update(update);
+            catalog.update(update);
         }
         let node = self.wish.node.node()?;
         let current = KernelTable::open()?.list()?;
-        let mut plan = plan(&snapshot, &node, &Scope::All);
+        let mut plan = plan(&catalog, &node, &Scope::All);
         plan.keep_leaving(&current);
-        let host = plan_host(&snapshot, &node, &plan, &mut self.wish.state.host()?)?;
+        let host = plan_host(&catalog, &node, &plan, &mut self.wish.state.host()?)?;
         let steps = host::diff(&host.current, &host.desired, failed);
         let Plan { table, findings, .. } = plan;
         let findings = [findings, host.findings]
             .into_iter()
             .flat_map(BTreeMap::into_values)
             .flatten();
-        let findings: Vec<Finding> = findings.chain(valid(&snapshot)).collect();
+        let findings: Vec<Finding> = findings.chain(valid(&catalog)).collect();
         let (owned, found) = Entries::read(&self.wish.state.state_dir)?;
         tell_damage(self.wish.state.damage(found));
         let mut changes = diff(&current, &table, |key| self.wish.exclusive || owned.owns(key));
@@ -232,7 +232,7 @@ impl PlanArguments {
             changes.retain(|change| !change.is_deletion());
             tell_withheld(before - changes.len());
         }
-        tell_roles(&snapshot, &node);
+        tell_roles(&catalog, &node);
         let changes = view::planned(&current, &changes);
         let around = view::planned_around(&steps);
         let differences = !changes.is_empty() || !around.is_empty();
@@ -323,21 +323,21 @@ impl ApplyArguments {
             eprintln!("error: {failure}");
         }
         tell_withheld(pass.withheld.len());
-        tell_roles(reconciler.snapshot(), &node);
+        tell_roles(reconciler.catalog(), &node);
         Ok(if failed || refused > 0 { FAILED } else { OK })
     }
 }
 
 /// What validation has to say about objects that are used all the same.
-fn valid(snapshot: &Snapshot) -> impl Iterator<Item = Finding> {
-    snapshot
+fn valid(catalog: &Catalog) -> impl Iterator<Item = Finding> {
+    catalog
         .findings()
-        .filter(|finding| finding.reason != crate::plan::Reason::Invalid)
+        .filter(|finding| finding.reason != crate::catalog::Reason::Invalid)
 }
 
 /// Says why nothing may come of manifests on this node: another one balances.
-fn tell_roles(snapshot: &Snapshot, node: &Node) {
-    for (group, form) in snapshot.director_groups() {
+fn tell_roles(catalog: &Catalog, node: &Node) {
+    for (group, form) in catalog.director_groups() {
         let part = match node.role(form) {
             Role::Active => continue,
             Role::Standby => "stands by in",

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use crate::api::{
     DirectorGroupStatus, DirectorRole, NodeStateStatus, RealServerStatus, VirtualServiceStatus,
 };
-use crate::plan::{
-    Finding, Generation, Generations, Kind, NamespacedName, Node, ObjectRef, Role, Scope, Snapshot, Update,
+use crate::catalog::{
+    Catalog, Finding, Generation, Generations, Kind, NamespacedName, ObjectRef, Scope, Update,
 };
+use crate::plan::{Node, Role};
 
 /// One of Weir's objects as the API has it, beside its form.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,7 +140,7 @@ pub(super) struct Members {
 /// Everything that the controller knows.
 #[derive(Debug, Default)]
 pub struct Cluster {
-    pub(super) snapshot: Snapshot,
+    pub(super) catalog: Catalog,
     pub(super) objects: BTreeMap<ObjectRef, Object>,
     pub(super) agents: BTreeMap<Arc<str>, Agent>,
     pub(super) nodes: BTreeMap<Arc<str>, NodeFacts>,
@@ -217,7 +218,7 @@ impl Cluster {
             .iter()
             .flat_map(|service| self.used_by(service))
             .collect::<Vec<_>>();
-        let scope = self.snapshot.update(update);
+        let scope = self.catalog.update(update);
         if name.kind == Kind::DirectorGroup {
             self.count_members(&name.name);
         }
@@ -229,13 +230,13 @@ impl Cluster {
             concerned.extend(used);
             concerned.extend(self.used_by(service));
             self.count_generation(service);
-            if self.snapshot.virtual_service(service).is_none() {
+            if self.catalog.virtual_service(service).is_none() {
                 concerned.extend(self.hear_about(service, Vec::new()));
             }
         }
         match scope {
             Scope::All => {
-                let all = self.snapshot.virtual_services();
+                let all = self.catalog.virtual_services();
                 concerned.extend(all.map(|(name, _)| ObjectRef::virtual_service(&name)));
             }
             Scope::Some(names) => concerned.extend(names.iter().map(ObjectRef::virtual_service)),
@@ -244,14 +245,14 @@ impl Cluster {
 
     /// Director groups and real servers say how many virtual services use them.
     fn used_by(&self, name: &NamespacedName) -> Vec<ObjectRef> {
-        let Some(service) = self.snapshot.virtual_service(name) else {
+        let Some(service) = self.catalog.virtual_service(name) else {
             return Vec::new();
         };
         let selectors = service
             .backends
             .iter()
             .filter_map(|backend| backend.source.selector());
-        let servers = selectors.flat_map(|selector| self.snapshot.select(&name.namespace, selector));
+        let servers = selectors.flat_map(|selector| self.catalog.select(&name.namespace, selector));
         let servers = servers.map(|(server, _)| {
             ObjectRef::real_server(&NamespacedName {
                 namespace: name.namespace.clone(),
@@ -263,8 +264,8 @@ impl Cluster {
     }
 
     fn count_generation(&mut self, name: &NamespacedName) {
-        let valid = !self.snapshot.is_invalid(&ObjectRef::virtual_service(name));
-        let service = self.snapshot.virtual_service(name).filter(|_| valid);
+        let valid = !self.catalog.is_invalid(&ObjectRef::virtual_service(name));
+        let service = self.catalog.virtual_service(name).filter(|_| valid);
         let new = service.map(|service| {
             let generation = Generation::new(name, service.generation);
             (service.director_group.clone(), generation)
@@ -323,7 +324,7 @@ impl Cluster {
     }
 
     fn role(&self, node: &Arc<str>, group: &str) -> Role {
-        match (self.nodes.get(node), self.snapshot.director_group(group)) {
+        match (self.nodes.get(node), self.catalog.director_group(group)) {
             (Some(facts), Some(group)) => facts.node.role(group),
             _ => Role::None,
         }
@@ -339,7 +340,7 @@ impl Cluster {
         }
         self.look_for_stray(&name);
         let groups: Vec<Arc<str>> = self
-            .snapshot
+            .catalog
             .director_groups()
             .map(|(name, _)| name.clone())
             .collect();
@@ -363,7 +364,7 @@ impl Cluster {
 
     fn concern_all_of(&self, group: &Arc<str>, concerned: &mut BTreeSet<ObjectRef>) {
         concerned.insert(ObjectRef::director_group(group.clone()));
-        concerned.extend(self.snapshot.of_group(group).map(ObjectRef::virtual_service));
+        concerned.extend(self.catalog.of_group(group).map(ObjectRef::virtual_service));
     }
 
     fn take_agent(&mut self, name: Arc<str>, agent: Option<Agent>, concerned: &mut BTreeSet<ObjectRef>) {
@@ -398,7 +399,7 @@ impl Cluster {
                 continue;
             }
             let is_news = |name: &&NamespacedName| !before.generations.agree_about(&now.generations, name);
-            let services = self.snapshot.of_group(&group).filter(is_news);
+            let services = self.catalog.of_group(&group).filter(is_news);
             concerned.extend(services.map(ObjectRef::virtual_service));
         }
     }

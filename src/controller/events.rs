@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::api::{Condition, ConditionStatus};
-use crate::plan::ObjectRef;
+use crate::catalog::ObjectRef;
 
 use super::cluster::Status;
 use super::conditions::{Aspect, Why};

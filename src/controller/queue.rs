@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use crate::plan::{Kind, ObjectRef};
+use crate::catalog::{Kind, ObjectRef};
 
 /// News that come together are judged together.
 const GATHERING: Duration = Duration::from_millis(50);
@@ -123,7 +123,7 @@ fn place(name: &ObjectRef) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::NamespacedName;
+    use crate::catalog::NamespacedName;
 
     fn name(name: &str) -> NamespacedName {
         NamespacedName {

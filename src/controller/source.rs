@@ -13,8 +13,9 @@ use crate::api::{
     DRAIN_FINALIZER, DirectorGroup, FailureReport, NodeState, NodeStateStatus, RealServer, ReferenceGrant,
     VirtualService,
 };
-use crate::plan::validate::{self, Remark, Validation};
-use crate::plan::{Directing, Form, Kind, Node, Update};
+use crate::catalog::validate::{self, Remark, Validation};
+use crate::catalog::{Form, Kind, Update};
+use crate::plan::{Directing, Node};
 use crate::source::served::Served;
 use crate::source::watch::{Event, Name, Seen, Stream, Watch, everything, objects};
 use crate::source::watches::{Told, Watches};

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use crate::api::{
     Condition, ConditionStatus, DirectorGroupStatus, RealServerState, RealServerStatus, VirtualServiceStatus,
 };
-use crate::ipvs::{DestinationKey, Protocol, Weight};
-use crate::plan::validated::{
+use crate::catalog::validated::{
     AdminState, Listen, Ports, ValidatedDirectorGroup, ValidatedFailover, ValidatedVirtualService,
 };
-use crate::plan::{Directing, Finding, Kind, NamespacedName, Node, ObjectRef, Plan, Reason, Scope, plan};
+use crate::catalog::{Finding, Kind, NamespacedName, ObjectRef, Reason, Scope};
+use crate::ipvs::{DestinationKey, Protocol, Weight};
+use crate::plan::{Directing, Node, Plan, plan};
 
 use super::cluster::{Agent, Cluster, Members, Object, Status};
 use super::conditions::{Aspect, Verdict, Why, conclude, conditions};
@@ -60,14 +61,14 @@ impl Cluster {
             directing: Directing::Everywhere,
             ..Node::default()
         };
-        let mut plan = plan(&self.snapshot, &whichever, &Scope::Some([name.clone()].into()));
+        let mut plan = plan(&self.catalog, &whichever, &Scope::Some([name.clone()].into()));
         let findings = plan.findings.remove(name).unwrap_or_default();
         let reference = ObjectRef::virtual_service(name);
         let own: Vec<&Finding> = findings
             .iter()
             .filter(|finding| finding.object == reference)
             .collect();
-        let service = self.snapshot.virtual_service(name);
+        let service = self.catalog.virtual_service(name);
         let nobody = Members::default();
         let members = service.and_then(|service| self.members.get(&service.director_group));
         let members = members.unwrap_or(&nobody);
@@ -109,7 +110,7 @@ impl Cluster {
     /// Whether the object means something, and nobody else has what it claims.
     fn accepted(&self, reference: &ObjectRef, own: &[&Finding]) -> Verdict {
         let aspect = Aspect::Accepted;
-        let remarks = self.snapshot.remarks(reference);
+        let remarks = self.catalog.remarks(reference);
         let invalid = remarks.iter().filter(|remark| remark.reason == Reason::Invalid);
         let invalid: Vec<String> = invalid
             .map(|remark| said(&remark.field, &remark.message))
@@ -178,7 +179,7 @@ impl Cluster {
 
     /// Why a group has no active director, and what to do.
     fn why_nobody(&self, group: &str) -> String {
-        let Some(form) = self.snapshot.director_group(group) else {
+        let Some(form) = self.catalog.director_group(group) else {
             return format!("there is no valid DirectorGroup {group}: create or correct it, or name another");
         };
         match &form.failover {
@@ -232,14 +233,14 @@ impl Cluster {
             None => self.accepted(&reference, &[]),
         };
         let verdicts = conclude(vec![accepted]);
-        let users = match self.snapshot.selecting(name) {
+        let users = match self.catalog.selecting(name) {
             Scope::Some(names) => names.len(),
             Scope::All => 0,
         };
         RealServerStatus {
             observed_generation: Some(object.generation),
             state: self
-                .snapshot
+                .catalog
                 .real_server(name)
                 .map(|server| match server.admin_state {
                     AdminState::Enabled => RealServerState::Enabled,
@@ -257,12 +258,12 @@ impl Cluster {
     /// Whether every director of the virtual services that select a leaving real server says that it has nothing of it
     /// any more. One that has not heard yet that it leaves says nothing.
     pub fn has_left(&self, name: &NamespacedName) -> bool {
-        let Scope::Some(services) = self.snapshot.selecting(name) else {
+        let Scope::Some(services) = self.catalog.selecting(name) else {
             return false;
         };
         let groups: BTreeSet<&Arc<str>> = services
             .iter()
-            .filter_map(|service| Some(&self.snapshot.virtual_service(service)?.director_group))
+            .filter_map(|service| Some(&self.catalog.virtual_service(service)?.director_group))
             .collect();
         groups.into_iter().all(|group| {
             let members = self.members.get(group);
@@ -286,7 +287,7 @@ impl Cluster {
         let nobody = Members::default();
         let members = self.members.get(name).unwrap_or(&nobody);
         let reference = ObjectRef::director_group(name.clone());
-        let form = self.snapshot.director_group(name);
+        let form = self.catalog.director_group(name);
         let directors = if members.active.is_empty() {
             Verdict::fails(Aspect::Programmed, Why::NoDirector, self.why_nobody(name))
         } else {
@@ -316,7 +317,7 @@ impl Cluster {
             observed_generation: Some(object.generation),
             nodes: Some(count(members.active.len() + members.standby.len())),
             active_node: summary(&members.active),
-            virtual_services: Some(count(self.snapshot.of_group(name).count())),
+            virtual_services: Some(count(self.catalog.of_group(name).count())),
             conditions: conditions(&verdicts, object.generation, &before.conditions, now),
         }
     }

@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::api::{
     API_VERSION, DRAIN_FINALIZER, DirectorGroup, NodeState, RealServer, ReferenceGrant, VirtualService,
 };
-use crate::plan::{Kind, ObjectRef};
+use crate::catalog::{Kind, ObjectRef};
 use crate::source::watch;
 
 use super::cluster::Status;

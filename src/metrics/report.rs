@@ -7,7 +7,8 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use tokio::sync::watch;
 
-use crate::plan::{Finding, Role};
+use crate::catalog::Finding;
+use crate::plan::Role;
 use crate::report::Report;
 
 use super::{Label, gauges};

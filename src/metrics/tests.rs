@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::*;
+use crate::catalog::{Finding, NamespacedName, ObjectRef, Reason};
 use crate::host::preflight::Check;
 use crate::host::{HostChange, HostError, Steps};
 use crate::ipvs::{
@@ -16,7 +17,7 @@ use crate::ipvs::{
     MemoryTable, Scheduler, Service, ServiceKey, Table,
 };
 use crate::ledger::Ledger;
-use crate::plan::{Finding, NamespacedName, ObjectRef, Reason, Role};
+use crate::plan::Role;
 use crate::reconcile::{Drained, Pass, PassError};
 use crate::report::Numbers;
 

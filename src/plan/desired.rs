@@ -4,16 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::catalog::{Catalog, Finding, NamespacedName, ObjectRef, Part, Reason, Referred, Unresolved};
 use crate::ipvs::{
     Destination, DestinationKey, Entry, Family, ForwardingMethod, Granularity, Persistence, Service,
     ServiceKey, Weight,
 };
 
-use super::endpoints::{Part, Referred, Unresolved};
-use super::finding::{Finding, NamespacedName, ObjectRef, Reason};
 use super::services::{KernelService, services};
-use super::snapshot::Snapshot;
-use super::validated::{
+use crate::catalog::validated::{
     AdminState, Listen, ValidatedBackend, ValidatedFallback, ValidatedPersistence, ValidatedRealServer,
     ValidatedVirtualService,
 };
@@ -31,7 +29,7 @@ type Leaving = BTreeMap<(ServiceKey, DestinationKey), Option<NamespacedName>>;
 
 /// Plans one virtual service for a node that is its active director.
 pub(super) fn want(
-    snapshot: &Snapshot,
+    catalog: &Catalog,
     name: &NamespacedName,
     service: &ValidatedVirtualService,
     synchronized: bool,
@@ -42,9 +40,9 @@ pub(super) fn want(
         service,
         synchronized,
     };
-    let selected = select(snapshot, name, service, &mut wanted.findings);
-    let referred = refer(snapshot, &wish, &mut wanted.findings);
-    for KernelService { key, .. } in services(snapshot, name, service, &mut wanted.findings) {
+    let selected = select(catalog, name, service, &mut wanted.findings);
+    let referred = refer(catalog, &wish, &mut wanted.findings);
+    for KernelService { key, .. } in services(catalog, name, service, &mut wanted.findings) {
         let entry = entry(&key, &wish, &selected, &referred, &mut wanted);
         wanted.entries.push((key, entry));
     }
@@ -70,7 +68,7 @@ struct Selected<'a> {
 }
 
 fn select<'a>(
-    snapshot: &'a Snapshot,
+    catalog: &'a Catalog,
     name: &NamespacedName,
     service: &'a ValidatedVirtualService,
     findings: &mut Vec<Finding>,
@@ -81,7 +79,7 @@ fn select<'a>(
             continue;
         };
         let before = selected.len();
-        let servers = snapshot.select(&name.namespace, selector);
+        let servers = catalog.select(&name.namespace, selector);
         selected.extend(servers.map(|(name, server)| Selected {
             name,
             server,
@@ -110,7 +108,7 @@ struct ReferredBackend<'a> {
 }
 
 /// The backends of a virtual service that are Services.
-fn refer<'a>(snapshot: &Snapshot, wish: &Wish<'a>, findings: &mut Vec<Finding>) -> Vec<ReferredBackend<'a>> {
+fn refer<'a>(catalog: &Catalog, wish: &Wish<'a>, findings: &mut Vec<Finding>) -> Vec<ReferredBackend<'a>> {
     let Wish { name, service, .. } = wish;
     let mut all = Vec::new();
     for backend in &service.backends {
@@ -142,7 +140,7 @@ fn refer<'a>(snapshot: &Snapshot, wish: &Wish<'a>, findings: &mut Vec<Finding>) 
             say("serviceRef", Reason::NotSupported, message);
             continue;
         }
-        match snapshot.resolve(&name.namespace, reference) {
+        match catalog.resolve(&name.namespace, reference) {
             Err(Unresolved { reason, message }) => say("serviceRef", reason, message),
             Ok(referred) => {
                 if referred.endpoints.is_empty() {

@@ -1,57 +1,30 @@
 //! Planning: all objects and the node's identity → what the node's kernel should hold. Pure: no clock, no socket.
 //!
 //! ```text
-//! api::VirtualService … ─► validate ─► Update ─► Snapshot ─► plan(snapshot, node, scope) ─► Plan
+//! plan(catalog, node, scope) ─► Plan
 //! ```
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `validate` | resources as written → validated, or remarks |
-//! | `validated` | what planning needs of a resource |
-//! | `snapshot`, `namespace` | all objects, and which virtual services a change concerns |
-//! | `scope` | the virtual services that a pass looks at |
-//! | `endpoints` | Services, their endpoints, and who may refer to them |
-//! | `claims`, `marks` | who has which address, port and mark |
 //! | `roles` | the node, and its part in each director group |
 //! | `services` | one virtual service → the services of the kernel it is made of |
 //! | `desired` | one virtual service → entries of the kernel's table |
 //! | `needs` | virtual services → what they need of the node around its table |
-//! | `generations` | which virtual services in which generations, as a digest |
-//! | `finding` | what is to be said about objects |
-//! | `interner` | texts that many objects share |
-//! | `small_set` | a set that mostly holds one thing |
 
-mod claims;
 mod desired;
-mod endpoints;
-mod finding;
-mod generations;
-mod interner;
-mod marks;
-mod namespace;
 mod needs;
 mod roles;
-mod scope;
 mod services;
-mod small_set;
-mod snapshot;
-pub mod validate;
-pub mod validated;
 
 use std::collections::BTreeMap;
 
+use crate::catalog::{Catalog, Finding, NamespacedName, Scope, validated};
 use crate::ipvs::{DestinationKey, ServiceKey, Table, Timeouts};
 
-pub use finding::{Finding, Kind, NamespacedName, ObjectRef, Reason};
-pub use generations::{Generation, Generations};
-pub use marks::{MarkMask, MarkMaskError};
 pub use needs::{
     NodeNeeds, RealServerNeeds, ServiceNeeds, group_needs, node_needs, sync_daemon, vips_of_kube_proxy,
 };
 pub use roles::{Directing, Node, Role};
-pub use scope::Scope;
-pub use small_set::SmallSet;
-pub use snapshot::{Form, Snapshot, Update};
 
 /// What a node's kernel should hold for the virtual services of a scope.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -68,34 +41,34 @@ pub struct Plan {
 }
 
 /// Plans the virtual services of a scope.
-pub fn plan(snapshot: &Snapshot, node: &Node, scope: &Scope) -> Plan {
+pub fn plan(catalog: &Catalog, node: &Node, scope: &Scope) -> Plan {
     let mut plan = Plan::default();
-    for (name, service) in in_scope(snapshot, scope) {
-        plan.add(snapshot, node, name, service);
+    for (name, service) in in_scope(catalog, scope) {
+        plan.add(catalog, node, name, service);
     }
     plan
 }
 
 /// The virtual services of a scope that there are.
 fn in_scope<'a>(
-    snapshot: &'a Snapshot,
+    catalog: &'a Catalog,
     scope: &'a Scope,
 ) -> impl Iterator<Item = (NamespacedName, &'a validated::ValidatedVirtualService)> {
     let (all, some) = match scope {
-        Scope::All => (Some(snapshot.virtual_services()), None),
+        Scope::All => (Some(catalog.virtual_services()), None),
         Scope::Some(names) => (None, Some(names)),
     };
     let named = some
         .into_iter()
         .flatten()
-        .filter_map(|name| Some((name.clone(), snapshot.virtual_service(name)?)));
+        .filter_map(|name| Some((name.clone(), catalog.virtual_service(name)?)));
     all.into_iter().flatten().chain(named)
 }
 
 /// The connection timeouts the node should have: those of the first group, in the order of names, that has some
 /// and in which the node is active.
-pub fn plan_timeouts(snapshot: &Snapshot, node: &Node) -> Option<Timeouts> {
-    snapshot
+pub fn plan_timeouts(catalog: &Catalog, node: &Node) -> Option<Timeouts> {
+    catalog
         .director_groups()
         .find(|(_, group)| group.timeouts.is_some() && node.role(group) == Role::Active)
         .and_then(|(_, group)| group.timeouts)
@@ -118,13 +91,13 @@ impl Plan {
 
     fn add(
         &mut self,
-        snapshot: &Snapshot,
+        catalog: &Catalog,
         node: &Node,
         name: NamespacedName,
         service: &validated::ValidatedVirtualService,
     ) {
-        let (role, finding) = node.role_for(snapshot, &name, service);
-        let group = snapshot.director_group(&service.director_group);
+        let (role, finding) = node.role_for(catalog, &name, service);
+        let group = catalog.director_group(&service.director_group);
         let balances = match role {
             Role::Active => true,
             Role::Standby => group.is_some_and(validated::ValidatedDirectorGroup::standby_keeps_table),
@@ -132,7 +105,7 @@ impl Plan {
         };
         let mut wanted = if balances {
             let synchronized = group.is_some_and(|group| group.connection_sync.is_some());
-            desired::want(snapshot, &name, service, synchronized)
+            desired::want(catalog, &name, service, synchronized)
         } else {
             desired::Wanted::default()
         };

@@ -11,16 +11,14 @@ use crate::ipvs::{
     Tunnel, TunnelChecksum,
 };
 
-use super::finding::{Finding, NamespacedName, ObjectRef, Reason};
 use super::roles::{Node, Role};
-use super::scope::Scope;
 use super::services::{KernelService, services, vips};
-use super::snapshot::Snapshot;
-use super::validated::{
+use super::{Plan, in_scope};
+use crate::catalog::validated::{
     AdminState, Binding, Listen, Snat, ValidatedDirectorGroup, ValidatedFailover, ValidatedForwarding,
     ValidatedRealServer, ValidatedVirtualService,
 };
-use super::{Plan, in_scope};
+use crate::catalog::{Catalog, Finding, NamespacedName, ObjectRef, Reason, Scope};
 
 /// What the virtual services of a scope need of a node, and what is to be said about that.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -59,16 +57,16 @@ pub struct RealServerNeeds {
 
 /// Plans what the virtual services of a scope need of a node around its table. `plan` is the table's, of the same scope.
 pub fn node_needs(
-    snapshot: &Snapshot,
+    catalog: &Catalog,
     node: &Node,
     network: &Network,
     scope: &Scope,
     plan: &Plan,
 ) -> NodeNeeds {
     let mut all = NodeNeeds::default();
-    for (name, service) in in_scope(snapshot, scope) {
-        let mut planner = Planner::new(snapshot, node, network, &name, service);
-        if planner.node.role_for(snapshot, &name, service).0 == Role::Active {
+    for (name, service) in in_scope(catalog, scope) {
+        let mut planner = Planner::new(catalog, node, network, &name, service);
+        if planner.node.role_for(catalog, &name, service).0 == Role::Active {
             planner.director(plan);
         }
         planner.real_servers();
@@ -89,9 +87,9 @@ pub fn node_needs(
 
 /// What the director groups themselves need of a node: the settings they own. Of two groups that own one, the first in
 /// the order of names has it.
-pub fn group_needs(snapshot: &Snapshot, node: &Node) -> Needs {
+pub fn group_needs(catalog: &Catalog, node: &Node) -> Needs {
     let mut needs = Needs::default();
-    for (_, group) in snapshot.director_groups() {
+    for (_, group) in catalog.director_groups() {
         if node.role(group) != Role::None {
             for (name, value) in &group.sysctls {
                 needs.sysctls.entry(name.clone()).or_insert_with(|| value.clone());
@@ -103,14 +101,14 @@ pub fn group_needs(snapshot: &Snapshot, node: &Node) -> Needs {
 
 /// The sync daemon that the node should run, by the first group, in the order of names, that wants connections passed on
 /// and in which the node has a part: one sends as active, or receives as standby.
-pub fn sync_daemon(snapshot: &Snapshot, node: &Node, network: &Network) -> Option<SyncDaemon> {
-    let (name, group, sync) = snapshot.director_groups().find_map(|(name, group)| {
+pub fn sync_daemon(catalog: &Catalog, node: &Node, network: &Network) -> Option<SyncDaemon> {
+    let (name, group, sync) = catalog.director_groups().find_map(|(name, group)| {
         let has_part = node.role(group) != Role::None;
         Some((name, group, group.connection_sync.as_ref().filter(|_| has_part)?))
     })?;
     let interface = sync.interface.as_deref().or(group.interface.as_deref());
     let of_first_vip = || {
-        let mut services = snapshot.virtual_services();
+        let mut services = catalog.virtual_services();
         let (_, service) = services.find(|(_, service)| service.director_group == *name)?;
         let Listen::Addresses { addresses, .. } = &service.listen else {
             return None;
@@ -130,11 +128,11 @@ pub fn sync_daemon(snapshot: &Snapshot, node: &Node, network: &Network) -> Optio
 
 /// The VIPs that kube-proxy has on its link as well, of all virtual services: each node's kube-proxy has them, whatever its
 /// part.
-pub fn vips_of_kube_proxy(snapshot: &Snapshot, network: &Network) -> BTreeSet<IpAddr> {
+pub fn vips_of_kube_proxy(catalog: &Catalog, network: &Network) -> BTreeSet<IpAddr> {
     let Some(link) = network.link(KUBE_PROXY_LINK) else {
         return BTreeSet::new();
     };
-    let vips = snapshot
+    let vips = catalog
         .virtual_services()
         .flat_map(|(_, service)| service.listen.addresses());
     let vips: BTreeSet<IpAddr> = vips.copied().collect();
@@ -143,7 +141,7 @@ pub fn vips_of_kube_proxy(snapshot: &Snapshot, network: &Network) -> BTreeSet<Ip
 }
 
 struct Planner<'a> {
-    snapshot: &'a Snapshot,
+    catalog: &'a Catalog,
     node: &'a Node,
     network: &'a Network,
     name: &'a NamespacedName,
@@ -157,21 +155,21 @@ struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     fn new(
-        snapshot: &'a Snapshot,
+        catalog: &'a Catalog,
         node: &'a Node,
         network: &'a Network,
         name: &'a NamespacedName,
         service: &'a ValidatedVirtualService,
     ) -> Self {
         // What another virtual service has is said by the table's plan.
-        let services = services(snapshot, name, service, &mut Vec::new());
+        let services = services(catalog, name, service, &mut Vec::new());
         Self {
-            snapshot,
+            catalog,
             node,
             network,
             name,
             service,
-            group: snapshot.director_group(&service.director_group),
+            group: catalog.director_group(&service.director_group),
             vips: vips(service, &services),
             services,
             needs: ServiceNeeds::default(),
@@ -272,11 +270,11 @@ impl<'a> Planner<'a> {
     }
 
     fn selected(&self) -> impl Iterator<Item = (NamespacedName, &'a ValidatedRealServer)> + use<'a> {
-        let (snapshot, namespace, service) = (self.snapshot, self.name.namespace.clone(), self.service);
+        let (catalog, namespace, service) = (self.catalog, self.name.namespace.clone(), self.service);
         service.backends.iter().flat_map(move |backend| {
             let namespace = namespace.clone();
             let selector = backend.source.selector();
-            let servers = selector.map(|selector| snapshot.select(&namespace, selector));
+            let servers = selector.map(|selector| catalog.select(&namespace, selector));
             let servers = servers.into_iter().flatten().collect::<Vec<_>>();
             servers.into_iter().map(move |(name, server)| {
                 let name = NamespacedName {

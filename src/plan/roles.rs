@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::finding::{Finding, NamespacedName, ObjectRef, Reason};
-use super::snapshot::Snapshot;
-use super::validated::{ValidatedDirectorGroup, ValidatedFailover, ValidatedVirtualService};
+use crate::catalog::validated::{ValidatedDirectorGroup, ValidatedFailover, ValidatedVirtualService};
+use crate::catalog::{Catalog, Finding, NamespacedName, ObjectRef, Reason};
 
 /// The node for which is planned.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,26 +63,26 @@ impl Node {
     }
 
     /// Whether it may have to balance anything.
-    pub fn may_direct(&self, snapshot: &Snapshot) -> bool {
-        let alone = self.directing == Directing::AlsoAlone && !snapshot.knows_director_groups();
-        let mut groups = snapshot.director_groups();
+    pub fn may_direct(&self, catalog: &Catalog) -> bool {
+        let alone = self.directing == Directing::AlsoAlone && !catalog.knows_director_groups();
+        let mut groups = catalog.director_groups();
         alone || groups.any(|(_, group)| self.role(group) != Role::None)
     }
 
     /// The node's part for a virtual service, and what is to be said where its group is missing.
     pub fn role_for(
         &self,
-        snapshot: &Snapshot,
+        catalog: &Catalog,
         name: &NamespacedName,
         service: &ValidatedVirtualService,
     ) -> (Role, Option<Finding>) {
-        if let Some(group) = snapshot.director_group(&service.director_group) {
+        if let Some(group) = catalog.director_group(&service.director_group) {
             return (self.role(group), None);
         }
         if self.directing == Directing::Never {
             return (Role::None, None);
         }
-        if self.directing == Directing::AlsoAlone && !snapshot.knows_director_groups() {
+        if self.directing == Directing::AlsoAlone && !catalog.knows_director_groups() {
             return (Role::Active, None);
         }
         let finding = Finding::new(

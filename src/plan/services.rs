@@ -6,10 +6,8 @@ use std::net::IpAddr;
 use crate::host::Listened;
 use crate::ipvs::{Family, ServiceKey};
 
-use super::claims::Claimed;
-use super::finding::{Finding, NamespacedName, ObjectRef, Reason};
-use super::snapshot::Snapshot;
-use super::validated::{Listen, Ports, ValidatedVirtualService};
+use crate::catalog::validated::{Listen, Ports, ValidatedVirtualService};
+use crate::catalog::{Catalog, Claimed, Finding, NamespacedName, ObjectRef, Reason};
 
 /// One service of the kernel, and what clients connect to.
 #[derive(Debug)]
@@ -24,12 +22,12 @@ pub(super) struct KernelService {
 /// A single port is a service of its own. A range of ports is one by a mark of Weir's, and so is a group of listeners,
 /// once for each family.
 pub(super) fn services(
-    snapshot: &Snapshot,
+    catalog: &Catalog,
     name: &NamespacedName,
     service: &ValidatedVirtualService,
     findings: &mut Vec<Finding>,
 ) -> Vec<KernelService> {
-    let mut conflict = |claimed: &Claimed| match snapshot.holder(claimed) {
+    let mut conflict = |claimed: &Claimed| match catalog.holder(claimed) {
         Some(holder) if holder != name => {
             findings.push(Finding::new(
                 ObjectRef::virtual_service(name),
@@ -71,7 +69,7 @@ pub(super) fn services(
     let mut services = Vec::new();
     if grouped {
         let listened = listened.into_iter().map(|(listened, _)| listened).collect();
-        services.extend(marked(snapshot, name, service, None, listened, findings));
+        services.extend(marked(catalog, name, service, None, listened, findings));
         return services;
     }
     let (ranges, single): (Vec<_>, Vec<_>) = listened.into_iter().partition(|(_, ports)| ports.is_range());
@@ -87,14 +85,14 @@ pub(super) fn services(
     for ports in distinct {
         let of_range = ranges.iter().filter(|(_, range)| *range == ports);
         let listened = of_range.map(|(listened, _)| listened.clone()).collect();
-        services.extend(marked(snapshot, name, service, Some(ports), listened, findings));
+        services.extend(marked(catalog, name, service, Some(ports), listened, findings));
     }
     services
 }
 
 /// The services for what has a mark of Weir's, one for each family.
 fn marked(
-    snapshot: &Snapshot,
+    catalog: &Catalog,
     name: &NamespacedName,
     service: &ValidatedVirtualService,
     ports: Option<Ports>,
@@ -104,7 +102,7 @@ fn marked(
     if listened.is_empty() {
         return Vec::new();
     }
-    let Some(mark) = snapshot.mark(name, service, ports) else {
+    let Some(mark) = catalog.mark(name, service, ports) else {
         findings.push(Finding::new(
             ObjectRef::virtual_service(name),
             if ports.is_none() { "spec.groupListeners" } else { "spec.listeners" },
@@ -112,7 +110,7 @@ fn marked(
             format!(
                 "all marks of {} are given to other virtual services: give Weir more bits with --mark-mask, the same \
                  on every node",
-                snapshot.mark_mask()
+                catalog.mark_mask()
             ),
         ));
         return Vec::new();

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api;
-use crate::plan::validated::{ValidatedDirectorGroup, ValidatedFailover};
+use crate::catalog::validated::{ValidatedDirectorGroup, ValidatedFailover};
+use crate::catalog::{Form, ObjectRef, Update, validate};
 
 fn node(name: &str, role: &str) -> Node {
     Node {
@@ -33,15 +34,15 @@ fn group(spec: Value) -> ValidatedDirectorGroup {
         .unwrap()
 }
 
-fn put_group(snapshot: &mut Snapshot, name: &str, spec: Value) -> Scope {
-    snapshot.update(Update::Put {
+fn put_group(catalog: &mut Catalog, name: &str, spec: Value) -> Scope {
+    catalog.update(Update::Put {
         object: ObjectRef::director_group(name.into()),
         form: Some(Form::DirectorGroup(Box::new(group(spec)))),
         remarks: Vec::new(),
     })
 }
 
-fn put_service(snapshot: &mut Snapshot, name: &str, vip: &str) -> NamespacedName {
+fn put_service(catalog: &mut Catalog, name: &str, vip: &str) -> NamespacedName {
     let object = json!({
         "apiVersion": api::API_VERSION,
         "kind": "VirtualService",
@@ -55,7 +56,7 @@ fn put_service(snapshot: &mut Snapshot, name: &str, vip: &str) -> NamespacedName
     let service = validate::virtual_service(&serde_json::from_value(object).unwrap())
         .value
         .unwrap();
-    snapshot.update(Update::Put {
+    catalog.update(Update::Put {
         object: ObjectRef::virtual_service(&name),
         form: Some(Form::VirtualService(Box::new(service))),
         remarks: Vec::new(),
@@ -90,19 +91,19 @@ fn a_node_has_a_part_by_its_labels_and_is_active_by_the_failover() {
 
 #[test]
 fn a_scope_is_planned_and_nothing_else() {
-    let mut snapshot = Snapshot::default();
+    let mut catalog = Catalog::default();
     let lone = Node {
         directing: Directing::AlsoAlone,
         ..node("host", "any")
     };
-    let one = put_service(&mut snapshot, "one", "10.0.0.200");
-    let other = put_service(&mut snapshot, "other", "10.0.0.201");
+    let one = put_service(&mut catalog, "one", "10.0.0.200");
+    let other = put_service(&mut catalog, "other", "10.0.0.201");
     let gone = NamespacedName {
         namespace: "shop".into(),
         name: "gone".into(),
     };
     let owners = |scope: &Scope| -> Vec<NamespacedName> {
-        plan(&snapshot, &lone, scope).owners.into_values().collect()
+        plan(&catalog, &lone, scope).owners.into_values().collect()
     };
     assert_eq!(owners(&Scope::All), [one.clone(), other]);
     assert_eq!(owners(&Scope::Some([one.clone(), gone].into())), [one]);
@@ -111,38 +112,37 @@ fn a_scope_is_planned_and_nothing_else() {
 
 #[test]
 fn the_first_group_and_the_last_concern_everything_and_others_their_own() {
-    let mut snapshot = Snapshot::default();
-    let service = put_service(&mut snapshot, "one", "10.0.0.200");
+    let mut catalog = Catalog::default();
+    let service = put_service(&mut catalog, "one", "10.0.0.200");
     let routed = json!({"failover": {"type": "Routed"}});
     let gone = |name: &str| Update::Delete(ObjectRef::director_group(Arc::from(name)));
-    assert_eq!(put_group(&mut snapshot, "other", routed.clone()), Scope::All);
+    assert_eq!(put_group(&mut catalog, "other", routed.clone()), Scope::All);
     let own = Scope::Some([service].into());
-    assert_eq!(put_group(&mut snapshot, api::DEFAULT_DIRECTOR_GROUP, routed), own);
-    assert_eq!(snapshot.update(gone("other")), Scope::default());
-    assert_eq!(snapshot.update(gone(api::DEFAULT_DIRECTOR_GROUP)), Scope::All);
+    assert_eq!(put_group(&mut catalog, api::DEFAULT_DIRECTOR_GROUP, routed), own);
+    assert_eq!(catalog.update(gone("other")), Scope::default());
+    assert_eq!(catalog.update(gone(api::DEFAULT_DIRECTOR_GROUP)), Scope::All);
 }
 
 #[test]
 fn timeouts_are_those_of_the_first_group_in_which_the_node_is_active() {
-    let seconds = |snapshot: &Snapshot, node: &Node| {
-        plan_timeouts(snapshot, node).map(|timeouts| timeouts.tcp.as_secs())
-    };
+    let seconds =
+        |catalog: &Catalog, node: &Node| plan_timeouts(catalog, node).map(|timeouts| timeouts.tcp.as_secs());
     let with = |active: &str, tcp: &str| {
         json!({
             "failover": {"type": "Static", "static": {"activeNode": active}},
             "timeouts": {"tcp": tcp},
         })
     };
-    let mut snapshot = Snapshot::default();
+    let mut catalog = Catalog::default();
     let (d1, worker) = (node("d1", "director"), node("d1", "worker"));
-    put_group(&mut snapshot, "a", with("d2", "1s"));
-    assert_eq!(seconds(&snapshot, &d1), None);
-    put_group(&mut snapshot, "c", with("d1", "3s"));
-    put_group(&mut snapshot, "b", json!({"failover": {"type": "Routed"}}));
-    assert_eq!(seconds(&snapshot, &d1), Some(3));
-    assert_eq!(seconds(&snapshot, &worker), None);
-    put_group(&mut snapshot, "b", with("d1", "2s"));
-    assert_eq!(seconds(&snapshot, &d1), Some(2));
+    put_group(&mut catalog, "a", with("d2", "1s"));
+    assert_eq!(seconds(&catalog, &d1), None);
+    put_group(&mut catalog, "c", with("d1", "3s"));
+    put_group(&mut catalog, "b", json!({"failover": {"type": "Routed"}}));
+    assert_eq!(seconds(&catalog, &d1), Some(3));
+    assert_eq!(seconds(&catalog, &worker), None);
+    put_group(&mut catalog, "b", with("d1", "2s"));
+    assert_eq!(seconds(&catalog, &d1), Some(2));
 }
 
 #[test]
@@ -158,18 +158,18 @@ fn timeouts_are_whole_seconds_and_zero_where_none_is_asked_for() {
 
 #[test]
 fn who_is_in_no_group_directs_nothing() {
-    let mut snapshot = Snapshot::default();
+    let mut catalog = Catalog::default();
     let alone = Node {
         directing: Directing::AlsoAlone,
         ..Node::default()
     };
-    assert!(alone.may_direct(&snapshot) && !node("n1", "director").may_direct(&snapshot));
+    assert!(alone.may_direct(&catalog) && !node("n1", "director").may_direct(&catalog));
     put_group(
-        &mut snapshot,
+        &mut catalog,
         "edge",
         json!({"failover": {"type": "Static", "static": {"activeNode": "n1"}}}),
     );
-    assert!(node("n1", "director").may_direct(&snapshot), "the active one");
-    assert!(node("n2", "director").may_direct(&snapshot), "a standby");
-    assert!(!node("n3", "worker").may_direct(&snapshot) && !alone.may_direct(&snapshot));
+    assert!(node("n1", "director").may_direct(&catalog), "the active one");
+    assert!(node("n2", "director").may_direct(&catalog), "a standby");
+    assert!(!node("n3", "worker").may_direct(&catalog) && !alone.may_direct(&catalog));
 }

@@ -23,9 +23,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use crate::catalog::NamespacedName;
+use crate::catalog::validated::ValidatedDraining;
 use crate::ipvs::{Connections, DestinationKey, ListedService, Protocol, ServiceKey, Table};
-use crate::plan::validated::ValidatedDraining;
-use crate::plan::{NamespacedName, Plan};
+use crate::plan::Plan;
 
 /// How long a destination without active connections stays, for those of which one side is still sending.
 const SETTLING: Duration = Duration::from_secs(3);

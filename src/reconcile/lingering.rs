@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use crate::catalog::NamespacedName;
+use crate::catalog::validated::ValidatedVirtualService;
 use crate::host::Needs;
-use crate::plan::validated::ValidatedVirtualService;
-use crate::plan::{NamespacedName, ServiceNeeds};
+use crate::plan::ServiceNeeds;
 
 /// What a node still has as a real server that it no longer is.
 #[derive(Debug, Default)]

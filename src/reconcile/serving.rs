@@ -1,8 +1,9 @@
 //! Which virtual services a node has everything for, as their active director.
 
+use crate::catalog::{Generation, Generations, NamespacedName, ObjectRef, Scope};
 use crate::host::{HostChange, HostStore};
 use crate::ipvs::TableStore;
-use crate::plan::{Generation, Generations, NamespacedName, ObjectRef, Role, Scope};
+use crate::plan::Role;
 
 use super::Reconciler;
 
@@ -13,7 +14,7 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
             Scope::All => {
                 self.serving.clear();
                 self.generations = Generations::default();
-                self.snapshot.virtual_services().map(|(name, _)| name).collect()
+                self.catalog.virtual_services().map(|(name, _)| name).collect()
             }
             Scope::Some(names) => names.iter().cloned().collect(),
         };
@@ -29,10 +30,10 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
 
     /// The generation of a virtual service for which the node has everything as its active director.
     fn served_generation(&self, name: &NamespacedName) -> Option<Generation> {
-        let service = self.snapshot.virtual_service(name)?;
-        let (role, _) = self.node.role_for(&self.snapshot, name, service);
+        let service = self.catalog.virtual_service(name)?;
+        let (role, _) = self.node.role_for(&self.catalog, name, service);
         let serves = role == Role::Active
-            && !self.snapshot.is_invalid(&ObjectRef::virtual_service(name))
+            && !self.catalog.is_invalid(&ObjectRef::virtual_service(name))
             && self
                 .ledger
                 .entries()

@@ -8,7 +8,7 @@ use super::{Pass, Reconciler};
 
 impl<S: TableStore, H: HostStore> Reconciler<S, H> {
     pub(super) fn bring_timeouts(&mut self, pass: &mut Pass) {
-        let Some(wanted) = plan_timeouts(&self.snapshot, &self.node) else {
+        let Some(wanted) = plan_timeouts(&self.catalog, &self.node) else {
             return;
         };
         let brought = self.store.timeouts().and_then(|current| {
@@ -25,7 +25,7 @@ impl<S: TableStore, H: HostStore> Reconciler<S, H> {
     }
 
     pub(super) fn bring_sync_daemon(&mut self, pass: &mut Pass) {
-        let wanted = sync_daemon(&self.snapshot, &self.node, &self.network);
+        let wanted = sync_daemon(&self.catalog, &self.node, &self.network);
         if wanted.is_none() && self.sync_role.is_none() {
             return;
         }

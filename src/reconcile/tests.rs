@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::*;
+use crate::catalog::validated::AdminState;
+use crate::catalog::{ObjectRef, validate};
 use crate::host::MemoryHost;
 use crate::ipvs::{Entry, MemoryTable, Scheduler, Service};
-use crate::plan::validated::AdminState;
-use crate::plan::{Directing, ObjectRef, validate};
+use crate::plan::Directing;
 
 const WEB: &str = "
 apiVersion: weir.dev/v1alpha1
@@ -35,7 +36,7 @@ fn web_on(vip: &str) -> Update {
     let form = validate::virtual_service(&object).value.unwrap();
     Update::Put {
         object: ObjectRef::virtual_service(&name("web")),
-        form: Some(crate::plan::Form::VirtualService(Box::new(form))),
+        form: Some(crate::catalog::Form::VirtualService(Box::new(form))),
         remarks: Vec::new(),
     }
 }
@@ -50,7 +51,7 @@ fn real_server(last: u8, weight: u16) -> Update {
         .unwrap();
     Update::Put {
         object: ObjectRef::real_server(&name(&format!("rs{last}"))),
-        form: Some(crate::plan::Form::RealServer(form)),
+        form: Some(crate::catalog::Form::RealServer(form)),
         remarks: Vec::new(),
     }
 }
@@ -269,7 +270,7 @@ fn timeouts_of_a_director_group_are_set_with_the_next_pass() {
         .unwrap();
     let group = Update::Put {
         object: ObjectRef::director_group("edge".into()),
-        form: Some(crate::plan::Form::DirectorGroup(Box::new(form))),
+        form: Some(crate::catalog::Form::DirectorGroup(Box::new(form))),
         remarks: Vec::new(),
     };
     let mut node = Fixture::new(Table::default());
@@ -277,7 +278,7 @@ fn timeouts_of_a_director_group_are_set_with_the_next_pass() {
     let mut other = group.clone();
     if let Update::Put {
         object,
-        form: Some(crate::plan::Form::DirectorGroup(form)),
+        form: Some(crate::catalog::Form::DirectorGroup(form)),
         ..
     } = &mut other
     {
@@ -402,7 +403,7 @@ fn a_flushed_table_is_missed_at_any_look_and_one_service_in_its_turn() {
     let form = validate::virtual_service(&object).value.unwrap();
     let other = Update::Put {
         object: ObjectRef::virtual_service(&name("other")),
-        form: Some(crate::plan::Form::VirtualService(Box::new(form))),
+        form: Some(crate::catalog::Form::VirtualService(Box::new(form))),
         remarks: Vec::new(),
     };
     node.take([web(), other]);
@@ -565,7 +566,7 @@ fn what_the_directors_do_not_drain_does_not_linger() {
     let mut fixture = serving();
     let mut deleted = real_server(1, 1);
     if let Update::Put {
-        form: Some(crate::plan::Form::RealServer(server)),
+        form: Some(crate::catalog::Form::RealServer(server)),
         ..
     } = &mut deleted
     {
@@ -707,11 +708,11 @@ fn a_service_that_goes_takes_those_who_leave_with_it() {
 fn marked_deleted(last: u8) -> Update {
     let mut update = real_server(last, 1);
     if let Update::Put {
-        form: Some(crate::plan::Form::RealServer(server)),
+        form: Some(crate::catalog::Form::RealServer(server)),
         ..
     } = &mut update
     {
-        server.admin_state = crate::plan::validated::AdminState::Deleted;
+        server.admin_state = crate::catalog::validated::AdminState::Deleted;
     }
     update
 }
@@ -765,7 +766,7 @@ fn a_virtual_service_is_served_when_the_kernel_has_all_of_it() {
         form: None,
         remarks: vec![validate::Remark {
             field: "spec".into(),
-            reason: crate::plan::Reason::Invalid,
+            reason: crate::catalog::Reason::Invalid,
             message: "nonsense".to_owned(),
         }],
     };

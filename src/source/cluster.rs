@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{DirectorGroup, RealServer, ReferenceGrant, VirtualService};
-use crate::plan::validate::{self, Remark, Validation};
-use crate::plan::{Form, Kind, Update};
+use crate::catalog::validate::{self, Remark, Validation};
+use crate::catalog::{Form, Kind, Update};
 
 use super::SourceEvent;
 use super::served::Served;

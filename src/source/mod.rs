@@ -1,4 +1,4 @@
-//! Sources: where objects come from. Each turns what it reads into updates of one [`Snapshot`](crate::plan::Snapshot).
+//! Sources: where objects come from. Each turns what it reads into updates of one [`Catalog`](crate::catalog::Catalog).
 //!
 //! | file | what |
 //! | --- | --- |
@@ -18,7 +18,7 @@ pub mod watches;
 
 use std::collections::BTreeMap;
 
-use crate::plan::Update;
+use crate::catalog::Update;
 
 /// What a source tells the agent, in order.
 #[derive(Debug, Clone, PartialEq)]

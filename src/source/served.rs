@@ -12,8 +12,8 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _};
 use serde_ignored::Path;
 use serde_json::{Map, Value};
 
-use crate::plan::Reason;
-use crate::plan::validate::{Remark, Validation};
+use crate::catalog::Reason;
+use crate::catalog::validate::{Remark, Validation};
 
 /// This program's version, for messages.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -165,7 +165,7 @@ mod tests {
 
     use super::*;
     use crate::api::{NodeStateStatus, VirtualService};
-    use crate::plan::validate;
+    use crate::catalog::validate;
 
     fn served(change: impl FnOnce(&mut Value)) -> Served<VirtualService> {
         let mut object = json!({

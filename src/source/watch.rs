@@ -16,7 +16,7 @@ use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::time::{sleep, timeout};
 
-use crate::plan::{Kind, ObjectRef};
+use crate::catalog::{Kind, ObjectRef};
 
 /// How long the server may keep one watch open, in seconds. A connection that died silently is noticed by the
 /// silence after this time, so it is short.

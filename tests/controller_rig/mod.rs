@@ -14,7 +14,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use weir::plan::{Generation, Generations, NamespacedName};
+use weir::catalog::{Generation, Generations, NamespacedName};
 
 use crate::control_plane::{ControlPlane, Gateway, limit, succeeded, until};
 use crate::lab::process::Process;

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::{FailureReport, RoleReport};
-use crate::plan::{Directing, Form, Reason, validate};
+use crate::catalog::{Form, Reason, validate};
+use crate::plan::Directing;
 
 const MANY: usize = 200;
 

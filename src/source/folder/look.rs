@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::plan::Update;
+use crate::catalog::Update;
 use crate::source::manifest::Diagnostic;
 
 use super::files::{self, Stamp};

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::plan::{ObjectRef, Update};
+use crate::catalog::{ObjectRef, Update};
 use crate::source::manifest::{self, Diagnostic, Level, Manifest};
 
 use super::files;

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::plan::{ObjectRef, Update};
+use crate::catalog::{ObjectRef, Update};
 use crate::source::manifest::{Diagnostic, Level, Manifest, Place};
 
 /// What became of reading a file.

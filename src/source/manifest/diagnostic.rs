@@ -6,7 +6,7 @@ use std::sync::Arc;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Level as DrawnLevel, Origin, Renderer, Snippet};
 
-use crate::plan::ObjectRef;
+use crate::catalog::ObjectRef;
 
 use super::tree::Span;
 

@@ -33,8 +33,8 @@ mod yaml;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::plan::validate::Remark;
-use crate::plan::{Form, ObjectRef, Update};
+use crate::catalog::validate::Remark;
+use crate::catalog::{Form, ObjectRef, Update};
 
 use diagnostic::{Fault, Source};
 use tree::{Node, Span};
@@ -70,7 +70,7 @@ pub struct ManifestObject {
 }
 
 impl ManifestObject {
-    /// What to tell a snapshot.
+    /// What to tell a catalog.
     pub fn into_update(self) -> Update {
         Update::Put {
             object: self.object,

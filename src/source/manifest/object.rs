@@ -5,8 +5,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use serde::de::DeserializeOwned;
 
 use crate::api::{API_VERSION, GROUP, VERSION};
-use crate::plan::validate::{self, Remark, Validation};
-use crate::plan::{Form, Kind, ObjectRef, Reason};
+use crate::catalog::validate::{self, Remark, Validation};
+use crate::catalog::{Form, Kind, ObjectRef, Reason};
 
 use super::decode::decode;
 use super::diagnostic::{Fault, Level, Source};

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use crate::ipvs::Protocol;
 
-use super::finding::{NamespacedName, Reason};
+use super::finding::Reason;
+use super::names::NamespacedName;
 use super::scope::Scope;
 use super::validated::{
     EndpointState, ServiceReference, ValidatedEndpointSlice, ValidatedReferenceGrant, ValidatedService,
@@ -18,7 +19,7 @@ use super::validated::{
 
 /// All Services, EndpointSlices and ReferenceGrants, with the virtual services that they concern.
 #[derive(Debug, Default)]
-pub(super) struct Endpoints {
+pub(crate) struct Endpoints {
     services: BTreeMap<NamespacedName, ValidatedService>,
     slices: BTreeMap<NamespacedName, ValidatedEndpointSlice>,
     slices_of: HashMap<NamespacedName, BTreeSet<Arc<str>>>,
@@ -29,16 +30,16 @@ pub(super) struct Endpoints {
 
 /// An endpoint of a Service, as destination of a virtual service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Endpoint {
-    pub(super) address: IpAddr,
-    pub(super) port: Option<u16>,
+pub(crate) struct Endpoint {
+    pub(crate) address: IpAddr,
+    pub(crate) port: Option<u16>,
     /// What it is for.
-    pub(super) part: Part,
+    pub(crate) part: Part,
 }
 
 /// What an endpoint is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(crate) enum Part {
     /// It takes its share of new connections.
     Takes,
     /// It takes none for now.
@@ -49,43 +50,43 @@ pub(super) enum Part {
 
 /// The endpoints behind a reference.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Referred {
-    pub(super) protocol: Protocol,
+pub(crate) struct Referred {
+    pub(crate) protocol: Protocol,
     /// Each once, in the order of addresses and ports.
-    pub(super) endpoints: Vec<Endpoint>,
+    pub(crate) endpoints: Vec<Endpoint>,
 }
 
 /// Why a reference leads nowhere.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Unresolved {
-    pub(super) reason: Reason,
-    pub(super) message: String,
+pub(crate) struct Unresolved {
+    pub(crate) reason: Reason,
+    pub(crate) message: String,
 }
 
 impl Endpoints {
-    pub(super) fn service(&self, name: &NamespacedName) -> Option<&ValidatedService> {
+    pub(crate) fn service(&self, name: &NamespacedName) -> Option<&ValidatedService> {
         self.services.get(name)
     }
 
-    pub(super) fn slice(&self, name: &NamespacedName) -> Option<&ValidatedEndpointSlice> {
+    pub(crate) fn slice(&self, name: &NamespacedName) -> Option<&ValidatedEndpointSlice> {
         self.slices.get(name)
     }
 
-    pub(super) fn grant(&self, name: &NamespacedName) -> Option<&ValidatedReferenceGrant> {
+    pub(crate) fn grant(&self, name: &NamespacedName) -> Option<&ValidatedReferenceGrant> {
         self.grants.get(name)
     }
 
-    pub(super) fn put_service(&mut self, name: NamespacedName, service: ValidatedService, scope: &mut Scope) {
+    pub(crate) fn put_service(&mut self, name: NamespacedName, service: ValidatedService, scope: &mut Scope) {
         self.touch(&name, scope);
         self.services.insert(name, service);
     }
 
-    pub(super) fn remove_service(&mut self, name: &NamespacedName, scope: &mut Scope) {
+    pub(crate) fn remove_service(&mut self, name: &NamespacedName, scope: &mut Scope) {
         self.services.remove(name);
         self.touch(name, scope);
     }
 
-    pub(super) fn put_slice(
+    pub(crate) fn put_slice(
         &mut self,
         name: NamespacedName,
         slice: ValidatedEndpointSlice,
@@ -102,7 +103,7 @@ impl Endpoints {
         self.slices.insert(name, slice);
     }
 
-    pub(super) fn remove_slice(&mut self, name: &NamespacedName, scope: &mut Scope) {
+    pub(crate) fn remove_slice(&mut self, name: &NamespacedName, scope: &mut Scope) {
         let Some(slice) = self.slices.remove(name) else {
             return;
         };
@@ -116,7 +117,7 @@ impl Endpoints {
         }
     }
 
-    pub(super) fn put_grant(
+    pub(crate) fn put_grant(
         &mut self,
         name: NamespacedName,
         grant: ValidatedReferenceGrant,
@@ -126,20 +127,20 @@ impl Endpoints {
         self.grants.insert(name, grant);
     }
 
-    pub(super) fn remove_grant(&mut self, name: &NamespacedName, scope: &mut Scope) {
+    pub(crate) fn remove_grant(&mut self, name: &NamespacedName, scope: &mut Scope) {
         self.grants.remove(name);
         self.touch_into(&name.namespace, scope);
     }
 
     /// Remembers whom a virtual service refers to.
-    pub(super) fn refer(&mut self, name: &NamespacedName, service: &ValidatedVirtualService) {
+    pub(crate) fn refer(&mut self, name: &NamespacedName, service: &ValidatedVirtualService) {
         for reference in references(service) {
             let target = reference.target(&name.namespace);
             self.referring.entry(target).or_default().insert(name.clone());
         }
     }
 
-    pub(super) fn forget(&mut self, name: &NamespacedName, service: &ValidatedVirtualService) {
+    pub(crate) fn forget(&mut self, name: &NamespacedName, service: &ValidatedVirtualService) {
         for reference in references(service) {
             let target = reference.target(&name.namespace);
             if let Some(names) = self.referring.get_mut(&target) {
@@ -151,13 +152,13 @@ impl Endpoints {
         }
     }
 
-    pub(super) fn are_referred_to(&self) -> bool {
+    pub(crate) fn are_referred_to(&self) -> bool {
         !self.referring.is_empty()
     }
 
     /// How much there is, for tests of what is let go of.
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.services.len()
             + self.slices.len()
             + self.slices_of.len()
@@ -194,7 +195,7 @@ impl Endpoints {
     /// While any of them is ready, those take what is new, and those that end leave; when none is, those that end but
     /// still serve take it, as in kube-proxy (KEP-1669). One that is not ready may be again, and waits; one that ends and
     /// serves no more is as good as gone.
-    pub(super) fn resolve(
+    pub(crate) fn resolve(
         &self,
         namespace: &Arc<str>,
         reference: &ServiceReference,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::api::{self, rules};
-use crate::plan::validated::{AdminState, ValidatedRealServer};
+use crate::catalog::validated::{AdminState, ValidatedRealServer};
 
 use super::{Checker, Validation, parse_address, parts, port};
 

@@ -9,11 +9,11 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use crate::api::{self, ReferenceGrant};
-use crate::ipvs::Protocol;
-use crate::plan::validated::{
+use crate::catalog::validated::{
     EndpointPort, EndpointState, ServicePort, ValidatedEndpointSlice, ValidatedReferenceGrant,
     ValidatedService,
 };
+use crate::ipvs::Protocol;
 
 use super::{Validation, parse_address};
 

@@ -19,10 +19,10 @@ struct Remembered {
 }
 
 impl Remembered {
-    fn pass(&mut self, snapshot: &Snapshot, node: &Node, scope: &Scope) {
+    fn pass(&mut self, catalog: &Catalog, node: &Node, scope: &Scope) {
         let network = network();
-        let fresh = plan(snapshot, node, scope);
-        let NodeNeeds { needs, findings } = node_needs(snapshot, node, &network, scope, &fresh);
+        let fresh = plan(catalog, node, scope);
+        let NodeNeeds { needs, findings } = node_needs(catalog, node, &network, scope, &fresh);
         let concerned = |name: &NamespacedName| match scope {
             Scope::All => true,
             Scope::Some(names) => names.contains(name),
@@ -47,9 +47,9 @@ impl Remembered {
         findings.extend(fresh.findings);
     }
 
-    fn afresh(snapshot: &Snapshot, node: &Node) -> Self {
+    fn afresh(catalog: &Catalog, node: &Node) -> Self {
         let mut afresh = Self::default();
-        afresh.pass(snapshot, node, &Scope::All);
+        afresh.pass(catalog, node, &Scope::All);
         afresh
     }
 }
@@ -95,9 +95,9 @@ fn director(stands_alone: bool) -> Node {
 }
 
 /// The virtual services that select a real server as it is now, found without any index.
-fn selecting(snapshot: &Snapshot, object: &ObjectRef) -> BTreeSet<NamespacedName> {
+fn selecting(catalog: &Catalog, object: &ObjectRef) -> BTreeSet<NamespacedName> {
     let namespace = object.namespace.clone().unwrap();
-    let server = snapshot
+    let server = catalog
         .namespaces
         .get(&namespace)
         .and_then(|content| content.real_servers.get(&object.name));
@@ -111,7 +111,7 @@ fn selecting(snapshot: &Snapshot, object: &ObjectRef) -> BTreeSet<NamespacedName
             .filter_map(|backend| backend.source.selector())
             .any(|selector| selector.matches(&server.labels))
     };
-    snapshot
+    catalog
         .virtual_services()
         .filter(|(name, service)| name.namespace == namespace && selects(service))
         .map(|(name, _)| name)
@@ -119,13 +119,13 @@ fn selecting(snapshot: &Snapshot, object: &ObjectRef) -> BTreeSet<NamespacedName
 }
 
 /// What an index holds, keys without anything included.
-fn index_sizes(snapshot: &Snapshot) -> [usize; 7] {
-    let sum = |size: fn(&Namespace) -> usize| snapshot.namespaces.values().map(size).sum();
+fn index_sizes(catalog: &Catalog) -> [usize; 7] {
+    let sum = |size: fn(&Namespace) -> usize| catalog.namespaces.values().map(size).sum();
     [
-        snapshot.claims.len() + snapshot.marks.len(),
-        snapshot.by_group.len(),
-        snapshot.endpoints.len(),
-        snapshot.remarks.len(),
+        catalog.claims.len() + catalog.marks.len(),
+        catalog.by_group.len(),
+        catalog.endpoints.len(),
+        catalog.remarks.len(),
         sum(|namespace| namespace.by_label.len()),
         sum(|namespace| namespace.selecting.len()),
         sum(|namespace| namespace.selecting_widely.len()),
@@ -147,28 +147,28 @@ proptest! {
         stands_alone: bool,
     ) {
         let node = director(stands_alone);
-        let mut snapshot = Snapshot::default();
+        let mut catalog = Catalog::default();
         let mut remembered = Remembered::default();
         for update in updates {
-            let scope = snapshot.update(update.clone());
-            remembered.pass(&snapshot, &node, &scope);
-            prop_assert_eq!(&remembered, &Remembered::afresh(&snapshot, &node), "after {:?}", update);
+            let scope = catalog.update(update.clone());
+            remembered.pass(&catalog, &node, &scope);
+            prop_assert_eq!(&remembered, &Remembered::afresh(&catalog, &node), "after {:?}", update);
         }
     }
 
     #[test]
     fn several_updates_may_be_passed_over_together(batches in proptest::collection::vec(updates(1..6), 1..10)) {
         let node = director(true);
-        let mut snapshot = Snapshot::default();
+        let mut catalog = Catalog::default();
         let mut remembered = Remembered::default();
         for batch in batches {
             let mut scope = Scope::default();
             for update in batch {
-                scope.extend(snapshot.update(update));
+                scope.extend(catalog.update(update));
             }
-            remembered.pass(&snapshot, &node, &scope);
+            remembered.pass(&catalog, &node, &scope);
         }
-        prop_assert_eq!(remembered, Remembered::afresh(&snapshot, &node));
+        prop_assert_eq!(remembered, Remembered::afresh(&catalog, &node));
     }
 
     #[test]
@@ -176,19 +176,19 @@ proptest! {
         history in updates(0..40),
         update in update(Kind::RealServer),
     ) {
-        let mut snapshot = Snapshot::default();
+        let mut catalog = Catalog::default();
         for update in history {
-            snapshot.update(update);
+            catalog.update(update);
         }
         let object = object_of(&update).clone();
         let unchanged = match &update {
-            Update::Put { form: Some(form), .. } => snapshot.holds(&object, form),
+            Update::Put { form: Some(form), .. } => catalog.holds(&object, form),
             Update::Put { form: None, .. } => true,
             Update::Delete(_) => false,
         };
-        let mut expected = selecting(&snapshot, &object);
-        let scope = snapshot.update(update);
-        expected.extend(selecting(&snapshot, &object));
+        let mut expected = selecting(&catalog, &object);
+        let scope = catalog.update(update);
+        expected.extend(selecting(&catalog, &object));
         if unchanged {
             expected.clear();
         }
@@ -197,15 +197,15 @@ proptest! {
 
     #[test]
     fn the_same_report_again_concerns_nobody(history in updates(1..40)) {
-        let mut snapshot = Snapshot::default();
+        let mut catalog = Catalog::default();
         let mut latest = BTreeMap::new();
         for update in history {
             latest.insert(object_of(&update).clone(), update.clone());
-            snapshot.update(update);
+            catalog.update(update);
         }
         for (_, update) in latest {
             if matches!(update, Update::Put { form: Some(_), .. }) {
-                prop_assert_eq!(snapshot.update(update), Scope::default());
+                prop_assert_eq!(catalog.update(update), Scope::default());
             }
         }
     }
@@ -222,13 +222,13 @@ proptest! {
             }
         }
         let mut updates: Vec<Update> = latest.into_values().collect();
-        let mut one = Snapshot::default();
+        let mut one = Catalog::default();
         updates.iter().cloned().for_each(|update| drop(one.update(update)));
         if !updates.is_empty() {
             let turn = order.index(updates.len());
             updates.rotate_left(turn);
         }
-        let mut other = Snapshot::default();
+        let mut other = Catalog::default();
         updates.into_iter().for_each(|update| drop(other.update(update)));
         let node = director(false);
         prop_assert_eq!(Remembered::afresh(&one, &node), Remembered::afresh(&other, &node));
@@ -236,15 +236,15 @@ proptest! {
 
     #[test]
     fn when_all_objects_are_gone_the_indexes_are_empty(history in updates(1..40)) {
-        let mut snapshot = Snapshot::default();
+        let mut catalog = Catalog::default();
         let mut objects = BTreeSet::new();
         for update in history {
             objects.insert(object_of(&update).clone());
-            snapshot.update(update);
+            catalog.update(update);
         }
         for object in objects {
-            snapshot.update(Update::Delete(object));
+            catalog.update(Update::Delete(object));
         }
-        prop_assert_eq!(index_sizes(&snapshot), [0; 7]);
+        prop_assert_eq!(index_sizes(&catalog), [0; 7]);
     }
 }

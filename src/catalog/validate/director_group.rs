@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::api::{self, FailoverType, rules};
+use crate::catalog::validated::{ValidatedConnectionSync, ValidatedDirectorGroup, ValidatedFailover};
 use crate::ipvs::Timeouts;
-use crate::plan::validated::{ValidatedConnectionSync, ValidatedDirectorGroup, ValidatedFailover};
 
 use super::{Checker, Validation, parts};
 

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use crate::digest;
 
-use super::finding::NamespacedName;
+use super::names::NamespacedName;
 
 /// How many parts there are.
 const PARTS: usize = 64;

@@ -6,11 +6,11 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::api::{self, rules};
-use crate::ipvs::{Family, ForwardingMethod, Protocol, Scheduler, SchedulerFlags};
-use crate::plan::validated::{
+use crate::catalog::validated::{
     BackendSource, Listen, Ports, ServiceReference, ValidatedBackend, ValidatedDraining, ValidatedFallback,
     ValidatedForwarding, ValidatedPersistence, ValidatedVirtualService,
 };
+use crate::ipvs::{Family, ForwardingMethod, Protocol, Scheduler, SchedulerFlags};
 
 use super::{Checker, Validation, is_label, parse_address, parts, port};
 

@@ -12,12 +12,12 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::super::*;
-use crate::ipvs::{Family, ForwardingMethod, Protocol, Scheduler, SchedulerFlags, Tunnel};
-use crate::plan::validated::{
+use crate::catalog::validated::{
     AdminState, Binding, EndpointPort, EndpointState, Label, Labels, Requirement, RequirementCondition,
     ServicePort, ValidatedBackend, ValidatedDraining, ValidatedFailover, ValidatedFallback,
     ValidatedForwarding,
 };
+use crate::ipvs::{Family, ForwardingMethod, Protocol, Scheduler, SchedulerFlags, Tunnel};
 
 pub(super) fn updates(count: Range<usize>) -> impl Strategy<Value = Vec<Update>> {
     let kind = prop_oneof![

@@ -1,4 +1,4 @@
-//! The snapshot: all objects in their validated form, with the indexes that tell which virtual services a change
+//! The catalog: all objects in their validated form, with the indexes that tell which virtual services a change
 //! concerns. What a change costs follows the change and not the number of objects.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use super::claims::{Claim, Claimed, Claims};
 use super::endpoints::{Endpoints, Referred, Unresolved};
-use super::finding::{Finding, Kind, NamespacedName, ObjectRef, Reason};
-use super::interner::Interner;
+use super::finding::{Finding, Reason};
 use super::marks::{MarkMask, MarkOwner, Marks};
+use super::names::{Kind, NamespacedName, ObjectRef};
 use super::namespace::Namespace;
 use super::scope::Scope;
+use super::shared_text::SharedText;
 use super::validate::Remark;
 use super::validated::{
     BackendSource, Listen, Ports, Selector, ServiceReference, ValidatedDirectorGroup, ValidatedEndpointSlice,
@@ -53,7 +54,7 @@ pub enum Form {
 
 /// All objects that a source has reported.
 #[derive(Debug, Default)]
-pub struct Snapshot {
+pub struct Catalog {
     namespaces: BTreeMap<Arc<str>, Namespace>,
     director_groups: BTreeMap<Arc<str>, ValidatedDirectorGroup>,
     endpoints: Endpoints,
@@ -65,10 +66,10 @@ pub struct Snapshot {
     by_group: HashMap<Arc<str>, BTreeSet<NamespacedName>>,
     /// Findings of validation, for the few objects that have any.
     remarks: BTreeMap<ObjectRef, Vec<Remark>>,
-    texts: Interner,
+    texts: SharedText,
 }
 
-impl Snapshot {
+impl Catalog {
     /// No objects yet; groups of listeners get marks of these bits.
     pub fn new(mark_mask: MarkMask) -> Self {
         Self {
@@ -358,7 +359,7 @@ impl Snapshot {
     }
 
     /// The virtual service that has something which several may want.
-    pub(super) fn holder(&self, claimed: &Claimed) -> Option<&NamespacedName> {
+    pub(crate) fn holder(&self, claimed: &Claimed) -> Option<&NamespacedName> {
         self.claims.holder(claimed)
     }
 
@@ -373,7 +374,7 @@ impl Snapshot {
 
     /// The mark of a virtual service's group of listeners, or of one of its ranges of ports. There is none where all
     /// marks are given.
-    pub(super) fn mark(
+    pub(crate) fn mark(
         &self,
         name: &NamespacedName,
         service: &ValidatedVirtualService,
@@ -445,7 +446,7 @@ impl Snapshot {
     }
 
     /// The endpoints that a backend of a virtual service of a namespace refers to.
-    pub(super) fn resolve(
+    pub(crate) fn resolve(
         &self,
         namespace: &Arc<str>,
         reference: &ServiceReference,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::finding::NamespacedName;
+use super::names::NamespacedName;
 
 /// The virtual services that a pass looks at.
 #[derive(Debug, Clone, PartialEq, Eq)]

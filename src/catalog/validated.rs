@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::host::ArpSuppression;
 use crate::ipvs::{Family, ForwardingMethod, Protocol, Scheduler, SchedulerFlags};
 
-use super::finding::NamespacedName;
+use super::names::NamespacedName;
 
 /// A VirtualService whose fields make sense.
 #[derive(Debug, Clone, PartialEq, Eq)]

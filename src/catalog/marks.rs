@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::digest;
 
-use super::finding::NamespacedName;
+use super::names::NamespacedName;
 use super::validated::Ports;
 
 /// The bits of a packet's mark that Weir may set. Outside them all bits are 0 in a mark of Weir's: IPVS compares marks

@@ -3,11 +3,11 @@
 use std::num::NonZeroU16;
 
 use crate::api::{self, rules};
-use crate::host::ArpSuppression;
-use crate::ipvs::{ForwardingMethod, Tunnel, TunnelChecksum};
-use crate::plan::validated::{
+use crate::catalog::validated::{
     Binding, Requirement, RequirementCondition, Selector, Snat, ValidatedForwarding,
 };
+use crate::host::ArpSuppression;
+use crate::ipvs::{ForwardingMethod, Tunnel, TunnelChecksum};
 
 use super::{Checker, port};
 

@@ -7,13 +7,13 @@ use super::validated::Labels;
 
 /// Texts that many objects share, such as labels and namespaces, are kept once.
 #[derive(Debug, Default)]
-pub(super) struct Interner {
+pub(super) struct SharedText {
     texts: HashSet<Arc<str>>,
     /// How many there may be before unused ones are looked for.
     limit: usize,
 }
 
-impl Interner {
+impl SharedText {
     pub(super) fn intern(&mut self, text: &Arc<str>) -> Arc<str> {
         if let Some(known) = self.texts.get(text) {
             return known.clone();

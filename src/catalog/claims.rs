@@ -7,13 +7,13 @@ use std::num::NonZeroU32;
 
 use crate::ipvs::{Family, Protocol};
 
-use super::finding::NamespacedName;
+use super::names::NamespacedName;
 use super::small_set::SmallSet;
 use super::validated::{Listen, Ports, ValidatedVirtualService};
 
 /// What only one virtual service can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Claimed {
+pub(crate) enum Claimed {
     /// Ports on an address.
     Ports {
         protocol: Protocol,
@@ -49,7 +49,7 @@ impl fmt::Display for Claimed {
 
 impl Claimed {
     /// Everything a virtual service wants, each once.
-    pub(super) fn all(service: &ValidatedVirtualService) -> Vec<Self> {
+    pub(crate) fn all(service: &ValidatedVirtualService) -> Vec<Self> {
         match &service.listen {
             Listen::Mark { family, mark, .. } => vec![Self::Mark {
                 family: *family,
@@ -62,7 +62,7 @@ impl Claimed {
         }
     }
 
-    pub(super) fn ports(address: IpAddr, ports: Ports) -> Self {
+    pub(crate) fn ports(address: IpAddr, ports: Ports) -> Self {
         let Ports {
             protocol,
             first,
@@ -108,14 +108,14 @@ impl Claimed {
 /// A virtual service's wish, in order of precedence: the older first; without a time of creation, as in a manifest
 /// folder, in the order of names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Claim {
-    pub(super) created: Option<i64>,
-    pub(super) name: NamespacedName,
+pub(crate) struct Claim {
+    pub(crate) created: Option<i64>,
+    pub(crate) name: NamespacedName,
 }
 
 /// All wishes.
 #[derive(Debug, Default)]
-pub(super) struct Claims {
+pub(crate) struct Claims {
     claims: BTreeMap<Claimed, SmallSet<Claim>>,
     /// Those of them that are ranges of ports; there are few.
     ranges: BTreeSet<Claimed>,
@@ -124,18 +124,18 @@ pub(super) struct Claims {
 impl Claims {
     /// How many wishes there are, for tests of what is let go of.
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.claims.len() + self.ranges.len()
     }
 
-    pub(super) fn insert(&mut self, claimed: Claimed, claim: Claim) {
+    pub(crate) fn insert(&mut self, claimed: Claimed, claim: Claim) {
         if claimed.is_range() {
             self.ranges.insert(claimed);
         }
         self.claims.entry(claimed).or_default().insert(claim);
     }
 
-    pub(super) fn remove(&mut self, claimed: Claimed, claim: &Claim) {
+    pub(crate) fn remove(&mut self, claimed: Claimed, claim: &Claim) {
         let Some(claims) = self.claims.get_mut(&claimed) else {
             return;
         };
@@ -147,12 +147,12 @@ impl Claims {
     }
 
     /// The virtual service that comes first among all that want something of this.
-    pub(super) fn holder(&self, claimed: &Claimed) -> Option<&NamespacedName> {
+    pub(crate) fn holder(&self, claimed: &Claimed) -> Option<&NamespacedName> {
         self.rivals(claimed).min().map(|claim| &claim.name)
     }
 
     /// Every wish for something of this.
-    pub(super) fn rivals(&self, claimed: &Claimed) -> impl Iterator<Item = &Claim> {
+    pub(crate) fn rivals(&self, claimed: &Claimed) -> impl Iterator<Item = &Claim> {
         let within = match *claimed {
             Claimed::Mark { .. } => *claimed..=*claimed,
             Claimed::Ports {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::finding::NamespacedName;
+use super::names::NamespacedName;
 use super::scope::Scope;
 use super::validated::{Label, Labels, Selector, ValidatedRealServer, ValidatedVirtualService};
 
