@@ -13,6 +13,7 @@
 #[path = "../tests/lab/mod.rs"]
 mod lab;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -22,12 +23,12 @@ use std::time::{Duration, Instant};
 
 use lab::netns::Netns;
 use weir::catalog::{Form, Kind, MarkMask, NamespacedName, ObjectRef, Scope, Update, validate};
-use weir::host::{ArpSuppression, HostStore, KernelHost, Needs};
+use weir::host::{Around, ArpSuppression, HostStore, KernelHost};
 use weir::ipvs::{Change, KernelTable, Table, TableStore, diff, wire};
 use weir::ledger::Ledger;
 use weir::netlink::{Batch, Family};
-use weir::plan::{Directing, Node};
-use weir::reconcile::Reconciler;
+use weir::node::{AroundWork, Leavers, Programmer, TableWork, Work};
+use weir::plan::{Directing, Knowledge, Node, World, plan};
 
 const WEIR: &str = env!("CARGO_BIN_EXE_weir");
 const DESTINATIONS: usize = 10;
@@ -93,7 +94,7 @@ fn main() {
     row("`ip -batch` and `nft -f`", by_hand, "1", by_hand);
     let quiet = quiet();
     row(
-        "needs in memory to addresses and rules in the kernel",
+        "what is needed, in memory, to addresses and rules in the kernel",
         quiet,
         "of these",
         by_hand,
@@ -269,14 +270,26 @@ impl Fleet {
     }
 
     fn table(&self) -> Table {
-        let mut catalog = weir::catalog::Catalog::default();
+        let plan = plan(&self.world(), &Scope::Every);
+        Table {
+            services: plan
+                .services
+                .into_values()
+                .flat_map(|service| service.entries)
+                .collect(),
+        }
+    }
+
+    fn world(&self) -> World {
+        let mut world = World::new(alone(), MarkMask::default());
         for service in 0..self.services {
-            catalog.update(Self::service_update(service));
+            world.update(Self::service_update(service));
             for number in 0..DESTINATIONS {
-                catalog.update(Self::server_update(service, number, 1));
+                world.update(Self::server_update(service, number, 1));
             }
         }
-        weir::plan::plan(&catalog, &alone(), &Scope::All).table
+        world.knowledge = Knowledge::Whole;
+        world
     }
 }
 
@@ -354,22 +367,22 @@ fn quiet_by_hand() -> Duration {
     time
 }
 
-fn quiet_needs() -> Needs {
-    Needs {
+fn quiet_around() -> Around {
+    Around {
         held: quiet_vips().map(IpAddr::from).collect(),
         quiet: quiet_vips()
             .map(|vip| (vip.into(), ArpSuppression::Auto))
             .collect(),
-        ..Needs::default()
+        ..Around::default()
     }
 }
 
 /// One look at a node and the steps to what is needed; how many there were.
-fn bring(host: &mut KernelHost, needs: &Needs) -> usize {
+fn bring(host: &mut KernelHost, around: &Around) -> usize {
     let current = host.read(&mut weir::host::SYSCTLS.into_iter()).unwrap();
     let steps = weir::host::diff(
         &current,
-        &weir::host::desired(std::iter::once(needs), &current),
+        &weir::host::desired(std::iter::once(around), &BTreeMap::new(), &current),
         false,
     );
     let mut failures = Vec::new();
@@ -382,10 +395,10 @@ fn bring(host: &mut KernelHost, needs: &Needs) -> usize {
 fn quiet() -> Duration {
     let netns = fresh();
     let state = tempfile::tempdir().unwrap();
-    let needs = quiet_needs();
+    let around = quiet_around();
     let time = netns.run(|| {
         let mut host = KernelHost::open(Path::new("/proc/sys/net"), state.path()).unwrap();
-        timed(|| assert!(bring(&mut host, &needs) > 0))
+        timed(|| assert!(bring(&mut host, &around) > 0))
     });
     assert_eq!(bound(&netns, "weir0"), VIPS as usize);
     time
@@ -394,11 +407,11 @@ fn quiet() -> Duration {
 fn looking_at_what_is_quiet() -> Duration {
     let netns = fresh();
     let state = tempfile::tempdir().unwrap();
-    let needs = quiet_needs();
+    let around = quiet_around();
     netns.run(|| {
         let mut host = KernelHost::open(Path::new("/proc/sys/net"), state.path()).unwrap();
-        bring(&mut host, &needs);
-        timed(|| assert_eq!(bring(&mut host, &needs), 0))
+        bring(&mut host, &around);
+        timed(|| assert_eq!(bring(&mut host, &around), 0))
     })
 }
 
@@ -466,14 +479,18 @@ fn weight_change(fleet: &Fleet) -> Duration {
                 reconciler.update(Fleet::server_update(service, number, 1));
             }
         }
-        assert_eq!(reconciler.pass(&Scope::All, Instant::now()).unwrap().failures, []);
+        assert_eq!(
+            reconciler.pass(&Scope::Every, Instant::now()).unwrap().failures,
+            []
+        );
         let updates: Vec<Update> = (0..CHANGES)
             .map(|change| Fleet::server_update(change * fleet.services / CHANGES, change % DESTINATIONS, 7))
             .collect();
         let time = timed(|| {
             for update in updates {
-                let scope = reconciler.update(update);
-                assert_eq!(reconciler.pass(&scope, Instant::now()).unwrap().changes.len(), 1);
+                let scope = world.update(update).services;
+                let change = work(&world, scope, TableWork::Planned);
+                assert_eq!(programmer.run(change).unwrap().steps.table.len(), 1);
             }
         });
         time / CHANGES as u32

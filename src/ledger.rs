@@ -200,6 +200,17 @@ impl Entries {
     }
 }
 
+/// What a ledger would say in which these had been taken into possession.
+impl FromIterator<(ServiceKey, NamespacedName)> for Entries {
+    fn from_iter<I: IntoIterator<Item = (ServiceKey, NamespacedName)>>(services: I) -> Self {
+        let mut entries = Self::default();
+        for (key, owner) in services {
+            entries.insert(key, owner);
+        }
+        entries
+    }
+}
+
 /// One line of the file.
 #[derive(Debug, PartialEq, Eq)]
 enum Record {

@@ -27,12 +27,12 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use crate::report::Report;
+use crate::agent::report::Report;
 
 pub use controller::ControllerMetrics;
 pub use exposition::{Exposition, Format};
 pub use listeners::{Listeners, PerRealServer};
-pub use pass::{Kind, Metrics};
+pub use pass::Metrics;
 
 /// A label of a series.
 type Label = (&'static str, Cow<'static, str>);

@@ -27,9 +27,9 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use weir::agent::publish::publish;
+use weir::agent::report::Report;
 use weir::catalog::{Kind, Update};
-use weir::publish::publish;
-use weir::report::Report;
 use weir::source::{SourceEvent, cluster};
 
 /// How often each thing has been asked for since a moment.
@@ -193,7 +193,7 @@ async fn a_report_that_is_refused_is_written_later() {
         (Answer::Refusal(429, Some(1)), 1),
         (Answer::Refusal(500, None), 2),
     ] {
-        let change = async || reports.send_modify(|report| report.foreign = foreign);
+        let change = async || reports.send_modify(|report| report.node.foreign = foreign);
         refuse(&gateway, answer, is_write, REPORT, change).await;
         says(foreign).await;
     }

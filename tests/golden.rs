@@ -18,7 +18,7 @@ mod host_text;
 mod strategies;
 mod table_text;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,10 +31,12 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use weir::api::{DirectorGroup, RealServer, ReferenceGrant, VirtualService};
 use weir::catalog::validate::{self, Validation};
-use weir::catalog::{Catalog, Finding, Form, Kind, ObjectRef, Scope, Update};
-use weir::host::{self, Current};
-use weir::ipvs::{Change, diff};
-use weir::plan::{Directing, Node, NodeNeeds, Plan, ServiceNeeds, group_needs, node_needs, plan};
+use weir::catalog::{Catalog, Finding, Form, Kind, MarkMask, NamespacedName, ObjectRef, Scope, Update};
+use weir::host::MemoryHost;
+use weir::ipvs::{Change, MemoryTable, ServiceKey, Table};
+use weir::ledger::Entries;
+use weir::node::{AroundWork, Desired, Leavers, Preview, Programmer, TableWork, Work};
+use weir::plan::{Directing, Knowledge, Node, Plan, World, plan};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -108,41 +110,57 @@ fn run(case: &Path) -> String {
         },
     };
 
-    let mut catalog = Catalog::default();
+    let mut world = World::new(node, MarkMask::default());
+    world.knowledge = Knowledge::Whole;
     let objects = read("objects.yaml").unwrap_or_else(|| panic!("{} has no objects.yaml", case.display()));
     for object in serde_saphyr::from_multiple(&objects).unwrap() {
-        catalog.update(report(&object));
+        world.update(report(&object));
     }
     let current = read("current.txt").map(|text| table_text::parse(&text));
-    let mut plan = plan(&catalog, &node, &Scope::All);
-    if let Some((current, _)) = &current {
-        plan.keep_leaving(current);
+    world.network = read("network.txt").map(|text| host_text::network(&text));
+    let plan = plan(&world, &Scope::Every);
+    let preview = preview(&world, plan.clone(), current.clone().unwrap_or_default());
+    let mut text = print_desired(&preview.desired);
+    if let Some(around) = &preview.desired.around {
+        write!(text, "\n# around the table\n{}", host_text::print(around)).unwrap();
     }
-    let mut text = print_desired(&plan);
-    let network = read("network.txt").map(|text| host_text::network(&text));
-    let mut of_needs = Vec::new();
-    if let Some(network) = network {
-        let NodeNeeds { needs, findings } = node_needs(&catalog, &node, &network, &Scope::All, &plan);
-        of_needs.extend(findings.into_values().flatten());
-        let of_groups = group_needs(&catalog, &node);
-        let current = Current {
-            network,
-            arp_rules: true,
-            ..Current::default()
-        };
-        let desired = host::desired(
-            needs.values().flat_map(ServiceNeeds::all).chain([&of_groups]),
-            &current,
-        );
-        write!(text, "\n# around the table\n{}", host_text::print(&desired)).unwrap();
+    if !preview.steps.globals.is_empty() {
+        text.push_str("\n# what the node has once\n");
+        for change in &preview.steps.globals {
+            writeln!(text, "{change}").unwrap();
+        }
     }
-    text.push_str(&print_findings(&plan, of_needs, &catalog));
-    if let Some((current, ours)) = current {
-        text.push_str(&print_changes(&diff(&current, &plan.table, |key| {
-            ours.contains(key)
-        })));
+    text.push_str(&print_findings(&plan, &world.catalog));
+    if current.is_some() {
+        text.push_str(&print_changes(&preview.steps.table));
     }
     text
+}
+
+/// What `weir apply` would do on a node with this table, of which these services are Weir's.
+fn preview(world: &World, plan: Plan, (table, ours): (Table, Vec<ServiceKey>)) -> Preview {
+    let somebody = NamespacedName {
+        namespace: "shop".into(),
+        name: "before".into(),
+    };
+    let owned: Entries = ours.into_iter().map(|key| (key, somebody.clone())).collect();
+    let mut host = MemoryHost::default();
+    host.current.network = world.network.clone().unwrap_or_default();
+    host.current.arp_rules = true;
+    let around = match world.network {
+        Some(_) => AroundWork::Bring,
+        None => AroundWork::IfNeeded,
+    };
+    let work = Work {
+        scope: Scope::Every,
+        plan,
+        table: TableWork::Everything,
+        around,
+        leavers: Leavers::KeepServing,
+        may_delete: true,
+    };
+    let mut programmer = Programmer::new(MemoryTable::new(table), host, owned, false);
+    programmer.preview(work).unwrap()
 }
 
 /// What a source would report of a document.
@@ -193,27 +211,20 @@ fn put<T: DeserializeOwned, V>(
     }
 }
 
-fn print_desired(plan: &Plan) -> String {
+fn print_desired(desired: &Desired) -> String {
     let mut text = String::from("# desired\n");
-    for (key, entry) in &plan.table.services {
-        let owner = &plan.owners[key];
+    for (key, entry) in &desired.table.services {
+        let owner = &desired.owners[key];
         writeln!(text, "{key} {} for {owner}", table_text::service(&entry.service)).unwrap();
         text.push_str(&table_text::destinations(entry));
     }
     text
 }
 
-fn print_findings(plan: &Plan, of_needs: Vec<Finding>, catalog: &Catalog) -> String {
-    let mut findings: Vec<Finding> = plan
-        .findings
-        .values()
-        .flatten()
-        .cloned()
-        .chain(of_needs)
-        .chain(catalog.findings())
-        .collect();
-    findings.sort();
-    findings.dedup();
+fn print_findings(plan: &Plan, catalog: &Catalog) -> String {
+    let services = plan.services.values();
+    let planned = services.flat_map(|service| &service.findings).cloned();
+    let findings: BTreeSet<Finding> = planned.chain(catalog.findings()).collect();
     findings
         .iter()
         .fold(String::from("\n# findings\n"), |text, finding| {

@@ -22,15 +22,15 @@ use lab::process::Process;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use weir::agent::Agent;
+use weir::agent::report::Report;
+use weir::agent::{Agent, publish};
 use weir::api::crds;
 use weir::catalog::MarkMask;
 use weir::host::MemoryHost;
 use weir::ipvs::MemoryTable;
 use weir::ledger::Ledger;
-use weir::plan::{Directing, Node};
-use weir::reconcile::Reconciler;
-use weir::report::Report;
+use weir::node::Programmer;
+use weir::plan::{Directing, Node, World};
 use weir::source::cluster;
 
 const NAMES: &str = "
@@ -104,18 +104,19 @@ impl Fixture {
             ..Node::default()
         };
         let (table, host) = (MemoryTable::default(), MemoryHost::default());
-        let reconciler = Reconciler::new(node, ledger, table, host, false, MarkMask::default());
+        let world = World::new(node, MarkMask::default());
+        let programmer = Programmer::new(table, host, ledger, false);
         let (events, received) = mpsc::channel(16);
         let (sender, reports) = watch::channel(Report::default());
         let (_, wanted) = watch::channel(false);
         let shutdown = CancellationToken::new();
-        let agent = Agent::new(reconciler, Duration::from_secs(60), sender);
+        let agent = Agent::new(world, programmer, Duration::from_secs(60), sender);
         tokio::spawn(agent.run(received, shutdown.clone()));
         let (client, token) = (control_plane.client(), shutdown.clone());
         let published = reports.clone();
         tokio::spawn(async move {
             let source = cluster::watch(client.clone(), "d1", wanted, events, token.clone());
-            let publisher = weir::publish::publish(client, "d1", published, token.clone());
+            let publisher = publish::publish(client, "d1", published, token.clone());
             tokio::join!(source, publisher)
         });
         Self {
@@ -215,7 +216,9 @@ async fn one_object_of_a_newer_version_keeps_nobody_from_reading_the_others() {
 
     let report = fixture
         .report("the others are programmed", |report| {
-            report.complete && report.programmed.services == 2 && report.programmed.destinations == 2
+            report.complete
+                && report.node.programmed.services == 2
+                && report.node.programmed.destinations == 2
         })
         .await;
     let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
@@ -267,7 +270,7 @@ async fn one_object_of_a_newer_version_keeps_nobody_from_reading_the_others() {
     let report = fixture
         .report("a pass", |report| report.findings.len() >= 4)
         .await;
-    assert_eq!(report.programmed.services, 2, "{report:#?}");
+    assert_eq!(report.node.programmed.services, 2, "{report:#?}");
 
     // A real server that cannot be read is deleted like any other.
     fixture
@@ -300,7 +303,7 @@ async fn one_object_of_a_newer_version_keeps_nobody_from_reading_the_others() {
         .await;
     let report = fixture
         .report("one virtual service", |report| {
-            report.complete && report.programmed.services == 1
+            report.complete && report.node.programmed.services == 1
         })
         .await;
     assert_eq!(report.problems, [] as [String; 0]);

@@ -12,10 +12,11 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use weir::agent::report::Report;
 use weir::api::{DirectorGroup, NodeState, RealServer, VirtualService};
 use weir::catalog::{Generation, Generations, NamespacedName};
+use weir::node::{RefusedChange, Summary};
 use weir::plan::Role;
-use weir::report::{Report, ReportedFailure};
 
 pub const NAMESPACE: &str = "shop";
 pub const VIRTUAL_SERVICES: usize = 5000;
@@ -223,7 +224,7 @@ impl Fleet {
 
     /// Writes what an agent says of itself, as `weir agent` does.
     pub async fn report(&self, director: &Director) -> kube::Result<NodeState> {
-        let status = weir::status::node_state(&director.report());
+        let status = weir::agent::status::node_state(&director.report());
         let metadata = json!({ "name": director.name });
         let state = json!({
             "apiVersion": weir::api::API_VERSION, "kind": "NodeState", "metadata": metadata, "status": status,
@@ -279,7 +280,7 @@ impl Director {
             let name = namespaced(web(service));
             generations.exchange(None, Some(Generation::new(&name, Some(generation))));
         }
-        let failures = self.lacks.map(|service| ReportedFailure {
+        let refused = self.lacks.map(|service| RefusedChange {
             virtual_service: Some(namespaced(web(service))),
             message: "cannot add a destination: Invalid argument".to_owned(),
         });
@@ -287,8 +288,11 @@ impl Director {
             complete: true,
             roles: vec![(group(self.group), Role::Active)],
             leaving_real_servers: self.leaving.clone(),
-            generations,
-            failures: failures.into_iter().collect(),
+            node: Summary {
+                generations,
+                refused: refused.into_iter().collect(),
+                ..Summary::default()
+            },
             ..Report::default()
         }
     }

@@ -6,6 +6,7 @@ use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use weir::agent::Agent;
+use weir::agent::report::Report;
 use weir::catalog::MarkMask;
 use weir::host::MemoryHost;
 use weir::ipvs::{
@@ -13,9 +14,8 @@ use weir::ipvs::{
     TableStore, Timeouts,
 };
 use weir::ledger::Ledger;
-use weir::plan::{Directing, Node};
-use weir::reconcile::Reconciler;
-use weir::report::Report;
+use weir::node::Programmer;
+use weir::plan::{Directing, Node, World};
 use weir::source::{SourceEvent, cluster};
 
 use super::figures::Times;
@@ -56,10 +56,12 @@ impl Running {
             changed,
         };
         let host = MemoryHost::default();
-        let reconciler = Reconciler::new(node, ledger, table, host, false, MarkMask::default());
+        let world = World::new(node, MarkMask::default());
+        let programmer = Programmer::new(table, host, ledger, false);
         let (reports, published) = watch::channel(Report::default());
         let (wants, wanted) = watch::channel(false);
-        let agent = Agent::new(reconciler, Duration::from_secs(60), reports).asking_for_endpoints(wants);
+        let agent =
+            Agent::new(world, programmer, Duration::from_secs(60), reports).asking_for_endpoints(wants);
         let shutdown = CancellationToken::new();
         let (sender, said) = mpsc::channel(EVENTS);
         let (events, received) = mpsc::channel(EVENTS);
@@ -77,7 +79,7 @@ impl Running {
         };
         let destinations = services * (REAL_SERVERS + ENDPOINTS);
         let has_everything =
-            |report: &Report| report.complete && report.programmed.destinations == destinations;
+            |report: &Report| report.complete && report.node.programmed.destinations == destinations;
         let waiting = running.reports.wait_for(has_everything);
         drop(
             tokio::time::timeout(LIMIT, waiting)

@@ -38,19 +38,13 @@ impl Running {
             directing: Directing::AlsoAlone,
             ..Node::default()
         };
-        let reconciler = Reconciler::new(
-            node,
-            ledger,
-            store,
-            MemoryHost::default(),
-            false,
-            MarkMask::default(),
-        );
+        let world = World::new(node, MarkMask::default());
+        let programmer = Programmer::new(store, MemoryHost::default(), ledger, false);
         let (events, received) = mpsc::channel(16);
         let (sender, reports) = watch::channel(Report::default());
         let shutdown = CancellationToken::new();
         let (metrics, vitals) = (Metrics::default(), Vitals::new());
-        let mut agent = Agent::new(reconciler, Duration::from_secs(60), sender)
+        let mut agent = Agent::new(world, programmer, Duration::from_secs(60), sender)
             .watched_by(metrics.clone(), vitals.clone());
         if let Some(endpoints) = endpoints {
             agent = agent.asking_for_endpoints(endpoints);
@@ -74,7 +68,7 @@ impl Running {
     /// The value of a metric without labels but for the node.
     fn metric(&self, name: &str) -> f64 {
         let nothing = Listeners::new(MemoryTable::default(), self._directory.path(), PerRealServer::Off);
-        let registry = metrics::agent_registry("d1", &self.metrics, self.reports.clone(), nothing);
+        let registry = crate::metrics::agent_registry("d1", &self.metrics, self.reports.clone(), nothing);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         let start = format!("{name}{{node=\"d1\"}} ");
@@ -160,7 +154,7 @@ async fn nothing_is_planned_while_endpoints_are_wanted_and_not_known() {
         .send(SourceEvent::Updates(vec![service("plain", 80, "rr")]))
         .await;
     agent.send(SourceEvent::Complete { unread: false }).await;
-    agent.until(|report| report.programmed.services == 1).await;
+    agent.until(|report| report.node.programmed.services == 1).await;
     assert!(!*wanted.borrow(), "nothing refers to a Service");
 
     let backends = r#"[{name: pods, serviceRef: {name: web, port: "80"}}]"#;
@@ -169,10 +163,10 @@ async fn nothing_is_planned_while_endpoints_are_wanted_and_not_known() {
     wanted.wait_for(|wanted| *wanted).await.unwrap();
     tokio::time::sleep(Duration::from_secs(600)).await;
     let report = agent.reports.borrow().clone();
-    assert_eq!((report.complete, report.programmed.services), (false, 1));
+    assert_eq!((report.complete, report.node.programmed.services), (false, 1));
 
     agent.send(SourceEvent::Endpoints { known: true }).await;
-    let report = agent.until(|report| report.programmed.services == 2).await;
+    let report = agent.until(|report| report.node.programmed.services == 2).await;
     assert!(
         report
             .findings
@@ -186,7 +180,7 @@ async fn nothing_is_planned_while_endpoints_are_wanted_and_not_known() {
     });
     agent.send(SourceEvent::Updates(vec![Update::Delete(gone)])).await;
     wanted.wait_for(|wanted| !*wanted).await.unwrap();
-    agent.until(|report| report.programmed.services == 1).await;
+    agent.until(|report| report.node.programmed.services == 1).await;
 }
 
 /// A kernel that gets its missing scheduler after some tries.
@@ -257,7 +251,7 @@ async fn what_the_kernel_refuses_is_tried_again_though_there_is_other_news() {
         .await;
     agent.send(SourceEvent::Complete { unread: false }).await;
     let start = Instant::now();
-    agent.until(|report| report.failures.len() == 1).await;
+    agent.until(|report| report.failure_count() == 1).await;
     // News comes more often than a retry is due: 1 s, 2 s and 4 s after the failures before.
     for port in 1000..1040 {
         agent
@@ -265,8 +259,8 @@ async fn what_the_kernel_refuses_is_tried_again_though_there_is_other_news() {
             .await;
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
-    let report = agent.until(|report| report.failures.is_empty()).await;
-    assert_eq!(report.programmed.services, 2);
+    let report = agent.until(|report| report.failure_count() == 0).await;
+    assert_eq!(report.node.programmed.services, 2);
     assert!(
         start.elapsed() < Duration::from_secs(13),
         "before the first audit: {:?}",
@@ -275,7 +269,7 @@ async fn what_the_kernel_refuses_is_tried_again_though_there_is_other_news() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn news_that_comes_during_a_pass_counts_from_its_beginning() {
+async fn news_that_comes_during_a_pass_is_heard_at_once() {
     let (asked, mut passes) = mpsc::unbounded_channel();
     let (let_go, may) = std::sync::mpsc::channel();
     let mut agent = Running::with(Mending {
@@ -290,10 +284,14 @@ async fn news_that_comes_during_a_pass_counts_from_its_beginning() {
     agent
         .send(SourceEvent::Updates(vec![service("two", 81, "rr")]))
         .await;
+    // The loop hears of it while the pass goes on.
+    while agent.events.capacity() < agent.events.max_capacity() {
+        tokio::task::yield_now().await;
+    }
     tokio::time::advance(Duration::from_secs(5)).await;
     drop(let_go);
     agent
-        .until(|report| report.complete && report.programmed.services == 2)
+        .until(|report| report.complete && report.node.programmed.services == 2)
         .await;
     assert!(agent.vitals.is_ready());
     assert_eq!(agent.metric("weir_programming_latency_seconds_count"), 2.0);

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroU32;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::claims::{Claim, Claimed, Claims};
@@ -33,6 +34,15 @@ pub enum Update {
     },
     /// The object is gone.
     Delete(ObjectRef),
+}
+
+impl Update {
+    /// Which object it is about.
+    pub fn object(&self) -> &ObjectRef {
+        match self {
+            Self::Put { object, .. } | Self::Delete(object) => object,
+        }
+    }
 }
 
 /// A validated object of any kind.
@@ -66,6 +76,8 @@ pub struct Catalog {
     by_group: HashMap<Arc<str>, BTreeSet<NamespacedName>>,
     /// Findings of validation, for the few objects that have any.
     remarks: BTreeMap<ObjectRef, Vec<Remark>>,
+    /// How often that has changed, or what is said of it.
+    findings_version: u64,
     texts: SharedText,
 }
 
@@ -84,7 +96,9 @@ impl Catalog {
         let there_were_groups = self.knows_director_groups();
         match update {
             Update::Delete(object) => {
-                self.remarks.remove(&object);
+                if self.remarks.remove(&object).is_some() {
+                    self.findings_version += 1;
+                }
                 self.remove(&object, &mut scope);
             }
             Update::Put {
@@ -92,7 +106,9 @@ impl Catalog {
                 form,
                 remarks,
             } => {
-                if self.remarks(&object) != remarks {
+                // An invalid object is told with whether an earlier version of it is in force.
+                if self.remarks(&object) != remarks || (form.is_some() && !remarks.is_empty()) {
+                    self.findings_version += 1;
                     self.touch(&object, &mut scope);
                 }
                 if remarks.is_empty() {
@@ -109,7 +125,7 @@ impl Catalog {
         self.texts.forget_unused();
         // Whether there is any group decides what a host that stands alone is.
         if self.knows_director_groups() != there_were_groups {
-            scope = Scope::All;
+            scope = Scope::Every;
         }
         scope
     }
@@ -331,6 +347,28 @@ impl Catalog {
         })
     }
 
+    /// Every virtual service that comes after one in the order of [`Self::virtual_services`].
+    pub fn virtual_services_after(
+        &self,
+        last: Option<&NamespacedName>,
+    ) -> impl Iterator<Item = (NamespacedName, &ValidatedVirtualService)> {
+        let from: Bound<&str> = last.map_or(Bound::Unbounded, |last| Bound::Included(&*last.namespace));
+        let namespaces = self.namespaces.range::<str, _>((from, Bound::Unbounded));
+        let last = last.cloned();
+        namespaces.flat_map(move |(namespace, content)| {
+            let last = last.as_ref().filter(|last| last.namespace == *namespace);
+            let from: Bound<&str> = last.map_or(Bound::Unbounded, |last| Bound::Excluded(&*last.name));
+            let services = content.virtual_services.range::<str, _>((from, Bound::Unbounded));
+            services.map(|(name, service)| {
+                let name = NamespacedName {
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                };
+                (name, service)
+            })
+        })
+    }
+
     /// One virtual service.
     pub fn virtual_service(&self, name: &NamespacedName) -> Option<&ValidatedVirtualService> {
         self.namespaces
@@ -470,6 +508,11 @@ impl Catalog {
                 Finding::new(object.clone(), &remark.field, remark.reason, message)
             })
         })
+    }
+
+    /// Another number than before whenever [`Self::findings`] may say something else.
+    pub fn findings_version(&self) -> u64 {
+        self.findings_version
     }
 
     /// What validation had to say of one object.

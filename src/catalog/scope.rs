@@ -1,33 +1,41 @@
-//! What a pass looks at.
+//! A set of virtual services.
 
 use std::collections::BTreeSet;
 
 use super::names::NamespacedName;
 
-/// The virtual services that a pass looks at.
+/// A set of virtual services: which a change concerns, or which are planned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
-    /// Every one, and everything of ours in the kernel.
-    All,
-    /// These.
-    Some(BTreeSet<NamespacedName>),
+    /// Every one.
+    Every,
+    /// These. They need not exist: one that is gone is as much of a change.
+    These(BTreeSet<NamespacedName>),
 }
 
 impl Default for Scope {
     fn default() -> Self {
-        Self::Some(BTreeSet::new())
+        Self::These(BTreeSet::new())
     }
 }
 
 impl Scope {
-    /// Whether there is nothing to look at.
+    /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
-        matches!(self, Self::Some(names) if names.is_empty())
+        matches!(self, Self::These(names) if names.is_empty())
+    }
+
+    /// Whether a virtual service is in it.
+    pub fn contains(&self, name: &NamespacedName) -> bool {
+        match self {
+            Self::Every => true,
+            Self::These(names) => names.contains(name),
+        }
     }
 
     /// Adds a virtual service.
     pub fn insert(&mut self, name: NamespacedName) {
-        if let Self::Some(names) = self {
+        if let Self::These(names) = self {
             names.insert(name);
         }
     }
@@ -35,9 +43,9 @@ impl Scope {
     /// Adds another scope.
     pub fn extend(&mut self, other: Self) {
         match (self, other) {
-            (Self::Some(names), Self::Some(others)) => names.extend(others),
-            (scope, Self::All) => *scope = Self::All,
-            (Self::All, _) => {}
+            (Self::These(names), Self::These(others)) => names.extend(others),
+            (scope, Self::Every) => *scope = Self::Every,
+            (Self::Every, _) => {}
         }
     }
 }

@@ -11,16 +11,15 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::agent::Agent;
+use crate::agent::report::Report;
+use crate::agent::{Agent, publish};
 use crate::catalog::MarkMask;
 use crate::host::{HostError, KernelHost};
 use crate::ipvs::KernelTable;
 use crate::ledger::{Ledger, LedgerState};
 use crate::metrics::{Exposition, Listeners, Metrics, PerRealServer, agent_registry};
-use crate::plan::{Directing, Node};
-use crate::publish;
-use crate::reconcile::Reconciler;
-use crate::report::Report;
+use crate::node::Programmer;
+use crate::plan::{Directing, Node, World};
 use crate::serve::{self, Vitals};
 use crate::source::{cluster, folder};
 use crate::telemetry::{self, LogFormat};
@@ -182,8 +181,9 @@ impl AgentArguments {
                 shutdown.clone(),
             ));
         }
-        let reconciler = Reconciler::new(node, ledger, store, host, self.exclusive, self.node.mark_mask);
-        let agent = Agent::new(reconciler, self.audit_interval, reports).watched_by(metrics, vitals);
+        let world = World::new(node, self.node.mark_mask);
+        let programmer = Programmer::new(store, host, ledger, self.exclusive);
+        let agent = Agent::new(world, programmer, self.audit_interval, reports).watched_by(metrics, vitals);
 
         match self.manifests {
             Some(folder) => {

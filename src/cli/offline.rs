@@ -1,29 +1,24 @@
 //! `weir check`, `plan` and `apply`: manifests without an agent.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::Args;
-use serde::Serialize;
 
-use crate::catalog::{Catalog, Finding, NamespacedName, Scope};
-use crate::host::preflight::{self, Check};
-use crate::host::{self, Current, HostError, HostState, HostStore};
-use crate::ipvs::{KernelTable, TableStore as _, diff};
+use crate::catalog::{Catalog, Finding, MarkMask, Reason, Scope, Update};
+use crate::causes::with_causes;
+use crate::host::preflight::Check;
+use crate::ipvs::{KernelTable, TableStore as _};
 use crate::ledger::{Entries, Ledger};
-use crate::plan::{
-    Node, NodeNeeds, Plan, Role, ServiceNeeds, group_needs, node_needs, plan, vips_of_kube_proxy,
-};
-use crate::reconcile::Reconciler;
+use crate::node::{self, AroundWork, Leavers, Pass, PassError, Preview, Programmer, TableWork, Work};
+use crate::plan::{Directing, Knowledge, Node, Plan, Role, World, plan};
 use crate::source::folder::{FolderReading, read_paths};
 use crate::source::manifest::{Diagnostic, Level};
-
 use crate::telemetry::colours;
 
 use super::agent::{NodeArguments, StateArguments};
-use super::view::{self, PlannedChange, PlannedStep, counted};
+use super::view::{self, PlanView, counted};
 use super::{DIFFERENCES, FAILED, OK, OutputFormat};
 
 /// Where manifests are.
@@ -74,46 +69,64 @@ pub(super) struct CheckArguments {
 impl CheckArguments {
     pub(super) fn run(self) -> anyhow::Result<u8> {
         let mut good = true;
-        let mut catalog = Catalog::new(self.node.mark_mask);
+        let mut world = World::new(self.node.node()?, self.node.mark_mask);
         if !self.paths.is_empty() {
             let reading = read(&self.paths, true);
             good &= !reading.has_errors();
-            view::print(&reading_summary(&reading))?;
-            for update in reading.updates {
-                catalog.update(update);
-            }
+            let findings = findings_of_whichever_node(reading.updates.iter().cloned(), self.node.mark_mask);
+            print_findings(&findings);
+            view::print(&reading_summary(&reading, findings.len()))?;
+            take_in(&mut world, reading.updates);
         }
         if self.this_node {
-            let checks = self.check_node(&catalog)?;
+            let checks = self.check_node(&mut world)?;
             good &= checks.iter().all(|check| check.result.is_ok());
             view::print(&view::checks_text(&checks, colours(&io::stdout())))?;
         }
         Ok(if good { OK } else { FAILED })
     }
 
-    fn check_node(&self, catalog: &Catalog) -> anyhow::Result<Vec<Check>> {
-        let node = self.node.node()?;
+    fn check_node(&self, world: &mut World) -> anyhow::Result<Vec<Check>> {
         let mut host = self.state.host()?;
-        let HostPlan { current, desired, .. } =
-            plan_host(catalog, &node, &plan(catalog, &node, &Scope::All), &mut host)?;
-        let mut inspection = host.inspect(&preflight::settings(&current.network))?;
-        inspection.vips_of_kube_proxy = vips_of_kube_proxy(catalog, &current.network);
         let table = KernelTable::open().and_then(|mut table| table.info());
         let ipvs = Check {
             subject: "IPVS".into(),
             result: match table {
                 Ok(info) => Ok(format!("version {}", info.version_words()).into()),
-                Err(error) => Err(format!("{:#}", anyhow::Error::from(error)).into()),
+                Err(error) => Err(with_causes(&error).into()),
             },
         };
         let mut checks = vec![ipvs];
-        checks.extend(preflight::preflight(&inspection, &current, &desired));
+        checks.extend(node::inspect(world, &mut host)?);
         Ok(checks)
     }
 }
 
+/// What planning has to say of objects as whichever node is active: what their status would say.
+fn findings_of_whichever_node(updates: impl Iterator<Item = Update>, mark_mask: MarkMask) -> Vec<Finding> {
+    let whichever = Node {
+        directing: Directing::Everywhere,
+        ..Node::default()
+    };
+    let mut world = World::new(whichever, mark_mask);
+    take_in(&mut world, updates);
+    findings_of(&plan(&world, &Scope::Every))
+}
+
+fn take_in(world: &mut World, updates: impl IntoIterator<Item = Update>) {
+    for update in updates {
+        world.update(update);
+    }
+}
+
+fn findings_of(plan: &Plan) -> Vec<Finding> {
+    let services = plan.services.values();
+    let findings: BTreeSet<&Finding> = services.flat_map(|service| &service.findings).collect();
+    findings.into_iter().cloned().collect()
+}
+
 /// "3 objects in 2 files: good, 1 remark; 1 object not Weir's".
-fn reading_summary(reading: &FolderReading) -> String {
+fn reading_summary(reading: &FolderReading, findings: usize) -> String {
     let is_error = |diagnostic: &&Diagnostic| diagnostic.level == Level::Error;
     let errors = reading.diagnostics.iter().filter(is_error).count();
     let verdict = if errors == 0 {
@@ -126,7 +139,7 @@ fn reading_summary(reading: &FolderReading) -> String {
         counted(reading.updates.len(), "object"),
         counted(reading.files, "file"),
     );
-    let remarks = reading.diagnostics.len() - errors;
+    let remarks = reading.diagnostics.len() - errors + findings;
     if remarks > 0 {
         summary += &format!(", {}", counted(remarks, "remark"));
     }
@@ -166,97 +179,64 @@ pub(super) struct PlanArguments {
     output: OutputFormat,
 }
 
-/// A plan for programs.
-#[derive(Debug, Serialize)]
-struct PlanView {
-    changes: Vec<PlannedChange>,
-    /// What happens around the table.
-    around: Vec<PlannedStep>,
-    findings: Vec<String>,
+impl WishArguments {
+    /// What is wanted, and how much is known of it. A manifest that cannot be read must not take away what an earlier, good
+    /// version of it has programmed.
+    fn read(&self) -> anyhow::Result<World> {
+        let reading = read(&self.manifests.paths, false);
+        let mut world = World::new(self.node.node()?, self.node.mark_mask);
+        world.knowledge = match reading.has_errors() {
+            true => Knowledge::Partial,
+            false => Knowledge::Whole,
+        };
+        take_in(&mut world, reading.updates);
+        Ok(world)
+    }
 }
 
-/// What there is around the table and what there should be, and what is to be said about that.
-struct HostPlan {
-    current: Current,
-    desired: HostState,
-    findings: BTreeMap<NamespacedName, Vec<Finding>>,
-}
-
-fn plan_host(
-    catalog: &Catalog,
-    node: &Node,
-    plan: &Plan,
-    host: &mut impl HostStore,
-) -> Result<HostPlan, HostError> {
-    let of_groups = group_needs(catalog, node);
-    let names = of_groups.sysctls.keys().map(|name| &**name);
-    let current = host.read(&mut names.chain(host::SYSCTLS))?;
-    let NodeNeeds { needs, findings } = node_needs(catalog, node, &current.network, &Scope::All, plan);
-    let desired = host::desired(
-        needs.values().flat_map(ServiceNeeds::all).chain([&of_groups]),
-        &current,
-    );
-    Ok(HostPlan {
-        current,
-        desired,
-        findings,
-    })
+/// All there is to do for a world, once.
+fn all_of(world: &World) -> Work {
+    Work {
+        scope: Scope::Every,
+        plan: plan(world, &Scope::Every),
+        table: TableWork::Everything,
+        around: AroundWork::Bring,
+        leavers: Leavers::KeepServing,
+        may_delete: world.knowledge.allows_deleting(),
+    }
 }
 
 impl PlanArguments {
     pub(super) fn run(self) -> anyhow::Result<u8> {
-        let reading = read(&self.wish.manifests.paths, false);
-        let failed = reading.has_errors();
-        let mut catalog = Catalog::new(self.wish.node.mark_mask);
-        for update in reading.updates {
-            catalog.update(update);
-        }
-        let node = self.wish.node.node()?;
-        let current = KernelTable::open()?.list()?;
-        let mut plan = plan(&catalog, &node, &Scope::All);
-        plan.keep_leaving(&current);
-        let host = plan_host(&catalog, &node, &plan, &mut self.wish.state.host()?)?;
-        let steps = host::diff(&host.current, &host.desired, failed);
-        let Plan { table, findings, .. } = plan;
-        let findings = [findings, host.findings]
-            .into_iter()
-            .flat_map(BTreeMap::into_values)
-            .flatten();
-        let findings: Vec<Finding> = findings.chain(valid(&catalog)).collect();
+        let mut world = self.wish.read()?;
         let (owned, found) = Entries::read(&self.wish.state.state_dir)?;
         tell_damage(self.wish.state.damage(found));
-        let mut changes = diff(&current, &table, |key| self.wish.exclusive || owned.owns(key));
-        if failed {
-            // As apply would.
-            let before = changes.len();
-            changes.retain(|change| !change.is_deletion());
-            tell_withheld(before - changes.len());
-        }
-        tell_roles(&catalog, &node);
-        let changes = view::planned(&current, &changes);
-        let around = view::planned_around(&steps);
-        let differences = !changes.is_empty() || !around.is_empty();
+        let (table, host) = (KernelTable::open()?, self.wish.state.host()?);
+        let mut programmer = Programmer::new(table, host, owned, self.wish.exclusive);
+        world.network = Some(programmer.look()?);
+        let work = all_of(&world);
+        let findings = all_findings(&work.plan, &world.catalog);
+        let Preview {
+            current,
+            steps,
+            withheld,
+            ..
+        } = programmer.preview(work)?;
+        tell_withheld(withheld.len());
+        tell_roles(&world);
+        let plan = PlanView::new(&current.table, &steps, &findings);
+        let differences = !plan.is_empty();
         match self.output {
             OutputFormat::Text => {
                 print_findings(&findings);
-                let colours = colours(&io::stdout());
-                let text = view::plan_text(&changes, colours) + &view::around_text(&around, colours);
-                view::print(&(text + &view::plan_summary(&changes, &around)))?;
+                view::print(&plan.text(colours(&io::stdout()), true))?;
             }
-            format => {
-                let findings = findings.iter().map(ToString::to_string).collect();
-                let plan = PlanView {
-                    changes,
-                    around,
-                    findings,
-                };
-                view::print_value(&plan, format)?;
-            }
+            format => view::print_value(&plan, format)?,
         }
-        Ok(match (failed, differences && self.detailed_exit_code) {
-            (true, _) => FAILED,
-            (false, true) => DIFFERENCES,
-            (false, false) => OK,
+        Ok(match (world.knowledge, differences && self.detailed_exit_code) {
+            (Knowledge::Partial, _) => FAILED,
+            (_, true) => DIFFERENCES,
+            (_, false) => OK,
         })
     }
 }
@@ -277,68 +257,69 @@ pub(super) struct ApplyArguments {
 
 impl ApplyArguments {
     pub(super) fn run(self) -> anyhow::Result<u8> {
-        let reading = read(&self.wish.manifests.paths, false);
-        let failed = reading.has_errors();
-        let store = KernelTable::open()?;
+        let mut world = self.wish.read()?;
+        let table = KernelTable::open()?;
         let (ledger, found) = Ledger::open(&self.wish.state.state_dir)?;
         tell_damage(self.wish.state.damage(found));
-        let node = self.wish.node.node()?;
-        let mut reconciler = Reconciler::new(
-            node.clone(),
-            ledger,
-            store,
-            self.wish.state.host()?,
-            self.wish.exclusive,
-            self.wish.node.mark_mask,
-        );
-        // A bad manifest must not take away what an earlier, good form of it has programmed.
-        reconciler.keep_everything(failed);
-        for update in reading.updates {
-            reconciler.update(update);
-        }
-        let (current, pass) = reconciler.pass_once().context("nothing has been changed")?;
-        print_findings(&reconciler.findings().into_iter().collect::<Vec<_>>());
-        let of_the_table = pass.changes.len() - pass.failures.len();
-        let refused =
-            pass.failures.len() + reconciler.host_failures().len() + reconciler.table_failures().len();
+        let before = self.verbose.then(|| KernelTable::open()?.list()).transpose()?;
+        let mut programmer = Programmer::new(table, self.wish.state.host()?, ledger, self.wish.exclusive);
+        world.network = Some(programmer.look()?);
+        let work = all_of(&world);
+        let findings = all_findings(&work.plan, &world.catalog);
+        let (pass, broken_off) = match programmer.run(work) {
+            Ok(pass) => (pass, None),
+            Err(PassError::Unfinished { done, cause }) => (*done, Some(cause)),
+            Err(error @ PassError::NotBegun(_)) => return Err(error.into()),
+        };
+        print_findings(&findings);
         let mut text = String::new();
-        if self.verbose {
-            let colours = colours(&io::stdout());
-            text = view::plan_text(&view::planned(&current, &pass.changes), colours)
-                + &view::around_text(&view::planned_around(&pass.steps), colours);
+        if let Some(before) = before {
+            text = PlanView::new(&before, &pass.steps, &[]).text(colours(&io::stdout()), false);
         }
         text += &format!(
             "{} applied, {} refused.\n",
-            counted(of_the_table + pass.steps.len(), "change"),
-            refused
+            counted(pass.done(), "change"),
+            pass.refusals()
         );
         view::print(&text)?;
-        for failure in &pass.failures {
-            eprintln!("error: {failure}");
-        }
-        for failure in reconciler.host_failures() {
-            eprintln!("error: {failure}");
-        }
-        for failure in reconciler.table_failures() {
-            eprintln!("error: {failure}");
+        tell_failures(&pass);
+        if let Some(cause) = &broken_off {
+            eprintln!(
+                "error: broken off, what has been done stays: {}",
+                with_causes(cause)
+            );
         }
         tell_withheld(pass.withheld.len());
-        tell_roles(reconciler.catalog(), &node);
-        Ok(if failed || refused > 0 { FAILED } else { OK })
+        tell_roles(&world);
+        let failed = broken_off.is_some() || !world.knowledge.allows_deleting() || pass.refusals() > 0;
+        Ok(if failed { FAILED } else { OK })
     }
 }
 
-/// What validation has to say about objects that are used all the same.
-fn valid(catalog: &Catalog) -> impl Iterator<Item = Finding> {
-    catalog
+fn tell_failures(pass: &Pass) {
+    for failure in &pass.refused {
+        eprintln!("error: {failure}");
+    }
+    for failure in &pass.around_failures {
+        eprintln!("error: {failure}");
+    }
+    for failure in &pass.global_failures {
+        eprintln!("error: {failure}");
+    }
+}
+
+/// What planning has to say about objects, and what validation has to say about those that are used all the same.
+fn all_findings(plan: &Plan, catalog: &Catalog) -> Vec<Finding> {
+    let valid = catalog
         .findings()
-        .filter(|finding| finding.reason != crate::catalog::Reason::Invalid)
+        .filter(|finding| finding.reason != Reason::Invalid);
+    findings_of(plan).into_iter().chain(valid).collect()
 }
 
 /// Says why nothing may come of manifests on this node: another one balances.
-fn tell_roles(catalog: &Catalog, node: &Node) {
-    for (group, form) in catalog.director_groups() {
-        let part = match node.role(form) {
+fn tell_roles(world: &World) {
+    for (group, settings) in world.catalog.director_groups() {
+        let part = match world.node.role(settings) {
             Role::Active => continue,
             Role::Standby => "stands by in",
             Role::None => "has no part in",
@@ -346,7 +327,7 @@ fn tell_roles(catalog: &Catalog, node: &Node) {
         eprintln!(
             "note: this node, {}, {part} DirectorGroup {group}: it programs none of its virtual services \
              (--node-name and --node-labels say which node this is)",
-            node.name
+            world.node.name
         );
     }
 }

@@ -5,12 +5,15 @@ use std::io::{self, Write as _};
 
 use serde::Serialize;
 
+use crate::catalog::Finding;
 use crate::host::preflight::Check;
-use crate::host::{HostChange, Steps};
+use crate::host::{self, HostChange};
 use crate::ipvs::{
     Change, Destination, Family, Granularity, Info, ListedService, Persistence, Scheduler, Service,
     ServiceKey, Table,
 };
+
+use crate::node::{GlobalChange, Steps};
 
 use super::OutputFormat;
 
@@ -80,8 +83,82 @@ pub(super) struct PlannedChange {
     pub(super) after: Option<String>,
 }
 
+/// What would happen on a node, or has happened.
+#[derive(Debug, Serialize)]
+pub(super) struct PlanView {
+    changes: Vec<PlannedChange>,
+    /// What happens to what the node has once.
+    globals: Vec<PlannedStep>,
+    /// What happens around the table.
+    around: Vec<PlannedStep>,
+    findings: Vec<String>,
+}
+
+impl PlanView {
+    /// Shows steps from a table as it is.
+    pub(super) fn new(current: &Table, steps: &Steps, findings: &[Finding]) -> Self {
+        Self {
+            changes: planned(current, &steps.table),
+            globals: steps.globals.iter().map(planned_global).collect(),
+            around: planned_around(&steps.around),
+            findings: findings.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// Whether nothing happens.
+    pub(super) fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.globals.is_empty() && self.around.is_empty()
+    }
+
+    /// The lines as text, with a summary of them if asked for.
+    pub(super) fn text(&self, colours: bool, summary: bool) -> String {
+        let mut text = plan_text(&self.changes, colours);
+        text += &steps_text(&self.globals, colours);
+        text += &steps_text(&self.around, colours);
+        if summary {
+            text += &self.summary();
+        }
+        text
+    }
+
+    /// "Plan: 1 service to add, 0 to change, 2 to delete; 3 destinations to add, 1 to change, 0 to delete."
+    fn summary(&self) -> String {
+        let count = |act: Act, destinations: bool| {
+            let same =
+                |change: &&PlannedChange| change.act == act && change.destination.is_some() == destinations;
+            self.changes.iter().filter(same).count()
+        };
+        let part = |what: &str, destinations: bool| {
+            format!(
+                "{} to add, {} to change, {} to delete",
+                counted(count(Act::Add, destinations), what),
+                count(Act::Change, destinations),
+                count(Act::Delete, destinations)
+            )
+        };
+        let around = match self.globals.len() + self.around.len() {
+            0 => String::new(),
+            steps => format!("; {} around the table", counted(steps, "step")),
+        };
+        format!(
+            "Plan: {}; {}{around}.\n",
+            part("service", false),
+            part("destination", true)
+        )
+    }
+}
+
+fn planned_global(change: &GlobalChange) -> PlannedStep {
+    let (act, what) = match change {
+        GlobalChange::SetTimeouts(timeouts) => (Act::Change, format!("connection timeouts: {timeouts}")),
+        GlobalChange::StopSyncDaemon(role) => (Act::Delete, format!("sync daemon {role}")),
+        GlobalChange::StartSyncDaemon(daemon) => (Act::Add, format!("sync daemon {daemon}")),
+    };
+    PlannedStep { act, what }
+}
+
 /// Changes as lines, grouped by service in the order of their keys.
-pub(super) fn planned(current: &Table, changes: &[Change]) -> Vec<PlannedChange> {
+fn planned(current: &Table, changes: &[Change]) -> Vec<PlannedChange> {
     let mut sorted: Vec<&Change> = changes.iter().collect();
     // A stable sort: within a service the order in which things happen stays.
     sorted.sort_by_key(|change| *change.service());
@@ -142,7 +219,7 @@ pub(super) fn planned(current: &Table, changes: &[Change]) -> Vec<PlannedChange>
 
 /// Lines of a plan as text: `+` is added, `~` changed, `-` deleted; a service that only gives its destinations a
 /// place has no sign.
-pub(super) fn plan_text(changes: &[PlannedChange], colours: bool) -> String {
+fn plan_text(changes: &[PlannedChange], colours: bool) -> String {
     let mut text = String::new();
     let mut heading = "";
     for change in changes {
@@ -186,32 +263,6 @@ fn transition(before: &str, after: &str) -> String {
     format!("{common}{} → {}", rest(before), rest(after))
 }
 
-/// "Plan: 1 service to add, 0 to change, 2 to delete; 3 destinations to add, 1 to change, 0 to delete."
-pub(super) fn plan_summary(changes: &[PlannedChange], around: &[PlannedStep]) -> String {
-    let count = |act: Act, destinations: bool| {
-        let same =
-            |change: &&PlannedChange| change.act == act && change.destination.is_some() == destinations;
-        changes.iter().filter(same).count()
-    };
-    let part = |what: &str, destinations: bool| {
-        format!(
-            "{} to add, {} to change, {} to delete",
-            counted(count(Act::Add, destinations), what),
-            count(Act::Change, destinations),
-            count(Act::Delete, destinations)
-        )
-    };
-    let around = match around.len() {
-        0 => String::new(),
-        steps => format!("; {} around the table", counted(steps, "step")),
-    };
-    format!(
-        "Plan: {}; {}{around}.\n",
-        part("service", false),
-        part("destination", true)
-    )
-}
-
 /// What was looked at on a node, a line each, problems last.
 pub(super) fn checks_text(checks: &[Check], colours: bool) -> String {
     let mut text = String::new();
@@ -235,7 +286,7 @@ pub(super) struct PlannedStep {
 }
 
 /// Steps around the table as lines. Who hears of an address follows from where it is.
-pub(super) fn planned_around(steps: &Steps) -> Vec<PlannedStep> {
+fn planned_around(steps: &host::Steps) -> Vec<PlannedStep> {
     let line = |change: &HostChange| {
         let (act, what) = match change {
             HostChange::SetSysctl { name, value } => (Act::Change, format!("{name} = {value}")),
@@ -254,10 +305,10 @@ pub(super) fn planned_around(steps: &Steps) -> Vec<PlannedStep> {
     steps.all().filter_map(line).collect()
 }
 
-/// Lines of [`planned_around`] as text.
-pub(super) fn around_text(around: &[PlannedStep], colours: bool) -> String {
+/// Steps as text.
+fn steps_text(steps: &[PlannedStep], colours: bool) -> String {
     let mut text = String::new();
-    for PlannedStep { act, what } in around {
+    for PlannedStep { act, what } in steps {
         let (on, off) = if colours {
             (act.colour(), "\x1b[0m")
         } else {

@@ -7,9 +7,9 @@ use crate::api::{
     DirectorGroupStatus, DirectorRole, NodeStateStatus, RealServerStatus, VirtualServiceStatus,
 };
 use crate::catalog::{
-    Catalog, Finding, Generation, Generations, Kind, NamespacedName, ObjectRef, Scope, Update,
+    Finding, Generation, Generations, Kind, MarkMask, NamespacedName, ObjectRef, Scope, Update,
 };
-use crate::plan::{Node, Role};
+use crate::plan::{Directing, Node, Role, World};
 
 /// One of Weir's objects as the API has it, beside its form.
 #[derive(Debug, Clone, PartialEq)]
@@ -138,9 +138,10 @@ pub(super) struct Members {
 }
 
 /// Everything that the controller knows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Cluster {
-    pub(super) catalog: Catalog,
+    /// All objects, as whichever node is active sees them: what follows from the objects alone.
+    pub(super) world: World,
     pub(super) objects: BTreeMap<ObjectRef, Object>,
     pub(super) agents: BTreeMap<Arc<str>, Agent>,
     pub(super) nodes: BTreeMap<Arc<str>, NodeFacts>,
@@ -156,6 +157,28 @@ pub struct Cluster {
     pub(super) about_real_servers: BTreeMap<NamespacedName, BTreeMap<NamespacedName, Finding>>,
     /// About which of them each has something to say.
     has_said: HashMap<NamespacedName, BTreeSet<NamespacedName>>,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        let whichever = Node {
+            directing: Directing::Everywhere,
+            ..Node::default()
+        };
+        Self {
+            world: World::new(whichever, MarkMask::default()),
+            objects: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            strays: BTreeSet::new(),
+            members: BTreeMap::new(),
+            directs: BTreeMap::new(),
+            generations: BTreeMap::new(),
+            counted: HashMap::new(),
+            about_real_servers: BTreeMap::new(),
+            has_said: HashMap::new(),
+        }
+    }
 }
 
 impl Cluster {
@@ -218,7 +241,7 @@ impl Cluster {
             .iter()
             .flat_map(|service| self.used_by(service))
             .collect::<Vec<_>>();
-        let scope = self.catalog.update(update);
+        let scope = self.world.catalog.update(update);
         if name.kind == Kind::DirectorGroup {
             self.count_members(&name.name);
         }
@@ -230,29 +253,29 @@ impl Cluster {
             concerned.extend(used);
             concerned.extend(self.used_by(service));
             self.count_generation(service);
-            if self.catalog.virtual_service(service).is_none() {
+            if self.world.catalog.virtual_service(service).is_none() {
                 concerned.extend(self.hear_about(service, Vec::new()));
             }
         }
         match scope {
-            Scope::All => {
-                let all = self.catalog.virtual_services();
+            Scope::Every => {
+                let all = self.world.catalog.virtual_services();
                 concerned.extend(all.map(|(name, _)| ObjectRef::virtual_service(&name)));
             }
-            Scope::Some(names) => concerned.extend(names.iter().map(ObjectRef::virtual_service)),
+            Scope::These(names) => concerned.extend(names.iter().map(ObjectRef::virtual_service)),
         }
     }
 
     /// Director groups and real servers say how many virtual services use them.
     fn used_by(&self, name: &NamespacedName) -> Vec<ObjectRef> {
-        let Some(service) = self.catalog.virtual_service(name) else {
+        let Some(service) = self.world.catalog.virtual_service(name) else {
             return Vec::new();
         };
         let selectors = service
             .backends
             .iter()
             .filter_map(|backend| backend.source.selector());
-        let servers = selectors.flat_map(|selector| self.catalog.select(&name.namespace, selector));
+        let servers = selectors.flat_map(|selector| self.world.catalog.select(&name.namespace, selector));
         let servers = servers.map(|(server, _)| {
             ObjectRef::real_server(&NamespacedName {
                 namespace: name.namespace.clone(),
@@ -264,8 +287,8 @@ impl Cluster {
     }
 
     fn count_generation(&mut self, name: &NamespacedName) {
-        let valid = !self.catalog.is_invalid(&ObjectRef::virtual_service(name));
-        let service = self.catalog.virtual_service(name).filter(|_| valid);
+        let valid = !self.world.catalog.is_invalid(&ObjectRef::virtual_service(name));
+        let service = self.world.catalog.virtual_service(name).filter(|_| valid);
         let new = service.map(|service| {
             let generation = Generation::new(name, service.generation);
             (service.director_group.clone(), generation)
@@ -324,7 +347,7 @@ impl Cluster {
     }
 
     fn role(&self, node: &Arc<str>, group: &str) -> Role {
-        match (self.nodes.get(node), self.catalog.director_group(group)) {
+        match (self.nodes.get(node), self.world.catalog.director_group(group)) {
             (Some(facts), Some(group)) => facts.node.role(group),
             _ => Role::None,
         }
@@ -340,6 +363,7 @@ impl Cluster {
         }
         self.look_for_stray(&name);
         let groups: Vec<Arc<str>> = self
+            .world
             .catalog
             .director_groups()
             .map(|(name, _)| name.clone())
@@ -364,7 +388,7 @@ impl Cluster {
 
     fn concern_all_of(&self, group: &Arc<str>, concerned: &mut BTreeSet<ObjectRef>) {
         concerned.insert(ObjectRef::director_group(group.clone()));
-        concerned.extend(self.catalog.of_group(group).map(ObjectRef::virtual_service));
+        concerned.extend(self.world.catalog.of_group(group).map(ObjectRef::virtual_service));
     }
 
     fn take_agent(&mut self, name: Arc<str>, agent: Option<Agent>, concerned: &mut BTreeSet<ObjectRef>) {
@@ -399,7 +423,7 @@ impl Cluster {
                 continue;
             }
             let is_news = |name: &&NamespacedName| !before.generations.agree_about(&now.generations, name);
-            let services = self.catalog.of_group(&group).filter(is_news);
+            let services = self.world.catalog.of_group(&group).filter(is_news);
             concerned.extend(services.map(ObjectRef::virtual_service));
         }
     }

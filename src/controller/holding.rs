@@ -30,7 +30,7 @@ impl Cluster {
         let Some(object) = self.object(&ObjectRef::real_server(name)) else {
             return Holding::AsItShouldBe;
         };
-        let Scope::Some(services) = self.catalog.selecting(name) else {
+        let Scope::These(services) = self.world.catalog.selecting(name) else {
             return Holding::AsItShouldBe;
         };
         match (object.deleted, object.held) {
@@ -38,7 +38,7 @@ impl Cluster {
             (false, _) | (true, false) => Holding::AsItShouldBe,
             (true, true) => {
                 let timeouts = services.iter().filter_map(|service| {
-                    let service = self.catalog.virtual_service(service)?;
+                    let service = self.world.catalog.virtual_service(service)?;
                     Some(service.draining.timeout)
                 });
                 let longest = timeouts.max().unwrap_or(Duration::ZERO);

@@ -11,7 +11,7 @@ use crate::catalog::validated::{
 };
 use crate::catalog::{Finding, Kind, NamespacedName, ObjectRef, Reason, Scope};
 use crate::ipvs::{DestinationKey, Protocol, Weight};
-use crate::plan::{Directing, Node, Plan, plan};
+use crate::plan::{ServicePlan, plan_service};
 
 use super::cluster::{Agent, Cluster, Members, Object, Status};
 use super::conditions::{Aspect, Verdict, Why, conclude, conditions};
@@ -57,26 +57,25 @@ impl Cluster {
         before: &VirtualServiceStatus,
         now: &str,
     ) -> (VirtualServiceStatus, Vec<Finding>) {
-        let whichever = Node {
-            directing: Directing::Everywhere,
-            ..Node::default()
-        };
-        let mut plan = plan(&self.catalog, &whichever, &Scope::Some([name.clone()].into()));
-        let findings = plan.findings.remove(name).unwrap_or_default();
+        let service = self.world.catalog.virtual_service(name);
+        let plan = service.map(|service| plan_service(&self.world, name, service));
+        let findings = plan
+            .as_ref()
+            .map(|plan| plan.findings.clone())
+            .unwrap_or_default();
         let reference = ObjectRef::virtual_service(name);
         let own: Vec<&Finding> = findings
             .iter()
             .filter(|finding| finding.object == reference)
             .collect();
-        let service = self.catalog.virtual_service(name);
         let nobody = Members::default();
         let members = service.and_then(|service| self.members.get(&service.director_group));
         let members = members.unwrap_or(&nobody);
         let active_node = summary(&members.active);
         let accepted = self.accepted(&reference, &own);
-        let (usable, all) = count_backends(&plan, service);
+        let (usable, all) = count_backends(plan.as_ref(), service);
         // Whoever reads that is to see the cause, and nothing that only follows from it.
-        let nothing = plan.table.services.is_empty();
+        let nothing = plan.as_ref().is_none_or(ServicePlan::has_no_entries);
         let pending = |aspect| Verdict::fails(aspect, Why::Pending, "nothing of it can be in force as it is");
         let programmed = if nothing && service.is_some() && !accepted.holds {
             pending(Aspect::Programmed)
@@ -110,7 +109,7 @@ impl Cluster {
     /// Whether the object means something, and nobody else has what it claims.
     fn accepted(&self, reference: &ObjectRef, own: &[&Finding]) -> Verdict {
         let aspect = Aspect::Accepted;
-        let remarks = self.catalog.remarks(reference);
+        let remarks = self.world.catalog.remarks(reference);
         let invalid = remarks.iter().filter(|remark| remark.reason == Reason::Invalid);
         let invalid: Vec<String> = invalid
             .map(|remark| said(&remark.field, &remark.message))
@@ -179,7 +178,7 @@ impl Cluster {
 
     /// Why a group has no active director, and what to do.
     fn why_nobody(&self, group: &str) -> String {
-        let Some(form) = self.catalog.director_group(group) else {
+        let Some(form) = self.world.catalog.director_group(group) else {
             return format!("there is no valid DirectorGroup {group}: create or correct it, or name another");
         };
         match &form.failover {
@@ -233,13 +232,14 @@ impl Cluster {
             None => self.accepted(&reference, &[]),
         };
         let verdicts = conclude(vec![accepted]);
-        let users = match self.catalog.selecting(name) {
-            Scope::Some(names) => names.len(),
-            Scope::All => 0,
+        let users = match self.world.catalog.selecting(name) {
+            Scope::These(names) => names.len(),
+            Scope::Every => 0,
         };
         RealServerStatus {
             observed_generation: Some(object.generation),
             state: self
+                .world
                 .catalog
                 .real_server(name)
                 .map(|server| match server.admin_state {
@@ -258,12 +258,12 @@ impl Cluster {
     /// Whether every director of the virtual services that select a leaving real server says that it has nothing of it
     /// any more. One that has not heard yet that it leaves says nothing.
     pub fn has_left(&self, name: &NamespacedName) -> bool {
-        let Scope::Some(services) = self.catalog.selecting(name) else {
+        let Scope::These(services) = self.world.catalog.selecting(name) else {
             return false;
         };
         let groups: BTreeSet<&Arc<str>> = services
             .iter()
-            .filter_map(|service| Some(&self.catalog.virtual_service(service)?.director_group))
+            .filter_map(|service| Some(&self.world.catalog.virtual_service(service)?.director_group))
             .collect();
         groups.into_iter().all(|group| {
             let members = self.members.get(group);
@@ -287,7 +287,7 @@ impl Cluster {
         let nobody = Members::default();
         let members = self.members.get(name).unwrap_or(&nobody);
         let reference = ObjectRef::director_group(name.clone());
-        let form = self.catalog.director_group(name);
+        let form = self.world.catalog.director_group(name);
         let directors = if members.active.is_empty() {
             Verdict::fails(Aspect::Programmed, Why::NoDirector, self.why_nobody(name))
         } else {
@@ -317,7 +317,7 @@ impl Cluster {
             observed_generation: Some(object.generation),
             nodes: Some(count(members.active.len() + members.standby.len())),
             active_node: summary(&members.active),
-            virtual_services: Some(count(self.catalog.of_group(name).count())),
+            virtual_services: Some(count(self.world.catalog.of_group(name).count())),
             conditions: conditions(&verdicts, object.generation, &before.conditions, now),
         }
     }
@@ -376,13 +376,13 @@ fn addresses(service: Option<&ValidatedVirtualService>) -> Verdict {
 }
 
 /// How many destinations take new connections, of how many; the sorry server is none of them.
-fn count_backends(plan: &Plan, service: Option<&ValidatedVirtualService>) -> (usize, usize) {
+fn count_backends(plan: Option<&ServicePlan>, service: Option<&ValidatedVirtualService>) -> (usize, usize) {
     let sorry = service
         .and_then(|service| service.fallback)
         .map(|fallback| fallback.address);
     let mut usable = BTreeSet::new();
     let mut all: BTreeSet<DestinationKey> = BTreeSet::new();
-    for entry in plan.table.services.values() {
+    for (_, entry) in plan.into_iter().flat_map(|plan| &plan.entries) {
         for (key, destination) in &entry.destinations {
             if Some(key.address) == sorry {
                 continue;

@@ -1,12 +1,12 @@
-//! The needs of all virtual services → what a node should have.
+//! What all virtual services need around the table → what a node should have.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::digest;
 
-use super::needs::{ArpSuppression, Needs};
-use super::rules::{RuleNeeds, ruleset};
+use super::around::{Around, ArpSuppression};
+use super::rules::{RuleParts, ruleset};
 use super::state::{
     ArpMethod, BoundAddress, Current, HostState, LinkKind, TUNNEL_ADDRESS, TunnelKind, VIP_LINK,
 };
@@ -34,14 +34,19 @@ pub const SYSCTLS: [&str; 6] = [
     AFTER_DRAINING[1],
 ];
 
-/// What a node should have for its virtual services. `current` tells its links and what its kernel can do.
-pub fn desired<'a>(needs: impl Iterator<Item = &'a Needs>, current: &Current) -> HostState {
+/// What a node should have for its virtual services, and the settings that director groups own. `current` tells its links
+/// and what its kernel can do.
+pub fn desired<'a>(
+    around: impl Iterator<Item = &'a Around>,
+    of_groups: &BTreeMap<Box<str>, Box<str>>,
+    current: &Current,
+) -> HostState {
     let mut state = HostState::default();
-    let mut rules = RuleNeeds::default();
+    let mut rules = RuleParts::default();
     let mut drains = false;
     let mut quiet: BTreeMap<IpAddr, BTreeSet<ArpMethod>> = BTreeMap::new();
-    for needs in needs {
-        let Needs {
+    for one in around {
+        let Around {
             answered,
             held,
             quiet: to_suppress,
@@ -55,7 +60,7 @@ pub fn desired<'a>(needs: impl Iterator<Item = &'a Needs>, current: &Current) ->
             drains: drains_too,
             routes_ipv6,
             sysctls,
-        } = needs;
+        } = one;
         drains |= drains_too;
         state.reached_at.extend(reached_at);
         state.routes_ipv6 |= routes_ipv6;
@@ -96,6 +101,9 @@ pub fn desired<'a>(needs: impl Iterator<Item = &'a Needs>, current: &Current) ->
         for (name, value) in sysctls {
             state.sysctls.entry(name.clone()).or_insert_with(|| value.clone());
         }
+    }
+    for (name, value) in of_groups {
+        state.sysctls.entry(name.clone()).or_insert_with(|| value.clone());
     }
     if drains {
         for name in AFTER_DRAINING {

@@ -3,9 +3,9 @@
 //! | file | what |
 //! | --- | --- |
 //! | `network` | links, addresses and routes, and what planning asks of them; pure |
-//! | `needs` | what one virtual service needs; pure |
+//! | `around` | what one virtual service needs around the table; pure |
 //! | `state` | what Weir keeps true, desired and current; pure |
-//! | `desired`, `rules` | the needs of all virtual services → the state; pure |
+//! | `desired`, `rules` | what all virtual services need → the state; pure |
 //! | `diff` | current and desired → steps in order; pure |
 //! | `preflight` | what about the node stands in the way; pure |
 //! | `change` | steps and their outcome; what a node's store can do |
@@ -16,6 +16,7 @@
 //! | `memory` | a node in memory |
 
 mod announcement;
+mod around;
 mod change;
 mod desired;
 mod diff;
@@ -23,7 +24,6 @@ mod fou;
 mod journal;
 mod kernel;
 mod memory;
-mod needs;
 mod network;
 pub mod preflight;
 mod rtnetlink;
@@ -31,12 +31,12 @@ mod rules;
 mod state;
 mod sysctl;
 
+pub use around::{Around, ArpSuppression, Listened};
 pub use change::{HostChange, HostError, HostFailure, HostStore};
 pub use desired::{SYSCTLS, desired};
 pub use diff::{Steps, diff};
 pub use kernel::KernelHost;
 pub use memory::MemoryHost;
-pub use needs::{ArpSuppression, Listened, Needs};
 pub use network::{Address, KUBE_PROXY_LINK, Link, Network, Route};
 pub use state::{
     ArpMethod, BoundAddress, ChangedSysctl, Current, GuePort, HostState, LinkKind, TUNNEL_ADDRESS,

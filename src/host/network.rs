@@ -81,6 +81,16 @@ impl Network {
         }
     }
 
+    /// The same without the addresses that Weir put there: what planning depends on, which must not depend on what is
+    /// planned.
+    pub fn without_own(&self) -> Self {
+        let mut network = self.clone();
+        for link in &mut network.links {
+            link.addresses.retain(|address| !address.ours);
+        }
+        network
+    }
+
     /// The link of a name.
     pub fn link(&self, name: &str) -> Option<&Link> {
         self.links.iter().find(|link| *link.name == *name)

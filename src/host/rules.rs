@@ -21,12 +21,12 @@ use crate::nft::{
     Table, Verdict,
 };
 
-use super::needs::Listened;
+use super::around::Listened;
 use super::network::Network;
 
-/// What rules are made of: the needs of all virtual services together.
+/// What rules are made of: what all virtual services need, together.
 #[derive(Debug, Clone, Default)]
-pub(super) struct RuleNeeds {
+pub(super) struct RuleParts {
     pub(super) quiet: Vec<IpAddr>,
     pub(super) redirected: BTreeMap<Listened, IpAddr>,
     pub(super) marked: BTreeMap<Listened, u32>,
@@ -51,17 +51,17 @@ const KEY: Register = Register(0);
 const VALUE: Register = Register(8);
 
 /// The tables named `weir`.
-pub(super) fn ruleset(needs: &RuleNeeds, network: &Network) -> Ruleset {
+pub(super) fn ruleset(parts: &RuleParts, network: &Network) -> Ruleset {
     let mut ruleset = Ruleset::new();
-    if !needs.quiet.is_empty() {
-        ruleset.insert(Family::Arp, quiet(&needs.quiet, network));
+    if !parts.quiet.is_empty() {
+        ruleset.insert(Family::Arp, quiet(&parts.quiet, network));
     }
     for layout in [&IPV4, &IPV6] {
         let mut table = Table::default();
-        layout.mark(&mut table, &needs.marked);
-        layout.redirect(&mut table, &needs.redirected);
-        layout.masquerade(&mut table, &needs.masqueraded);
-        layout.clamp(&mut table, &needs.clamped);
+        layout.mark(&mut table, &parts.marked);
+        layout.redirect(&mut table, &parts.redirected);
+        layout.masquerade(&mut table, &parts.masqueraded);
+        layout.clamp(&mut table, &parts.clamped);
         if table != Table::default() {
             ruleset.insert(layout.family, table);
         }
@@ -470,7 +470,7 @@ mod tests {
     #[test]
     fn nothing_needed_is_no_table() {
         assert_eq!(
-            ruleset(&RuleNeeds::default(), &Network::default()),
+            ruleset(&RuleParts::default(), &Network::default()),
             Ruleset::new()
         );
     }

@@ -114,7 +114,7 @@ pub enum TunnelKind {
 }
 
 /// An address on a link, as a host address (/32 or /128).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BoundAddress {
     /// The link's name.
     pub link: Box<str>,

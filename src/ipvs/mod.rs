@@ -10,6 +10,8 @@
 //! | `memory` | a table in memory that refuses like the kernel |
 //! | `netlink` | the kernel's table |
 
+use std::collections::BTreeSet;
+
 mod diff;
 mod forwarding;
 mod listing;
@@ -44,6 +46,15 @@ pub trait TableStore {
     ///
     /// The kernel could not be asked.
     fn list(&mut self) -> Result<Table, IpvsError>;
+
+    /// Which services there are, as [`TableStore::list`] finds them. Reads no destinations.
+    ///
+    /// # Errors
+    ///
+    /// The kernel could not be asked.
+    fn keys(&mut self) -> Result<BTreeSet<ServiceKey>, IpvsError> {
+        Ok(self.list()?.services.into_keys().collect())
+    }
 
     /// Reads the given services with what the kernel counts, each with all its destinations; those that are not there
     /// are left out. Costs as much as they are many, however large the table.

@@ -130,6 +130,15 @@ impl KernelTable {
     ///
     /// The kernel could not be asked.
     pub fn listing(&mut self) -> Result<Vec<ListedService>, IpvsError> {
+        let mut listing = self.services()?;
+        for service in &mut listing {
+            self.fill_destinations(service)?;
+        }
+        Ok(listing)
+    }
+
+    /// Every service without its destinations, in the order of their keys.
+    fn services(&mut self) -> Result<Vec<ListedService>, IpvsError> {
         let mut listing = Vec::new();
         self.request(
             "list services",
@@ -141,9 +150,6 @@ impl KernelTable {
             },
         )?;
         listing.sort_by_key(|service| service.key);
-        for service in &mut listing {
-            self.fill_destinations(service)?;
-        }
         Ok(listing)
     }
 
@@ -282,6 +288,16 @@ const CHANGES_PER_BATCH: usize = 1024;
 impl TableStore for KernelTable {
     fn list(&mut self) -> Result<Table, IpvsError> {
         self.reopening(|kernel| Ok(kernel.listing()?.into_iter().collect()))
+    }
+
+    fn keys(&mut self) -> Result<BTreeSet<ServiceKey>, IpvsError> {
+        self.reopening(|kernel| {
+            Ok(kernel
+                .services()?
+                .into_iter()
+                .map(|service| service.key)
+                .collect())
+        })
     }
 
     fn look(&mut self, keys: &mut dyn Iterator<Item = ServiceKey>) -> Result<Vec<ListedService>, IpvsError> {

@@ -326,6 +326,19 @@ impl Timeouts {
     }
 }
 
+/// `TCP 900 s, TCP after FIN 120 s, UDP 300 s`.
+impl fmt::Display for Timeouts {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "TCP {} s, TCP after FIN {} s, UDP {} s",
+            self.tcp.as_secs(),
+            self.tcp_fin.as_secs(),
+            self.udp.as_secs()
+        )
+    }
+}
+
 /// Which half of connection sync a daemon does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SyncDaemonRole {
@@ -366,6 +379,58 @@ impl SyncDaemon {
             port: None,
             ttl: None,
         }
+    }
+
+    /// Whether a running daemon, as the kernel lists it, is what `wanted` asks for: what that leaves to the kernel must be
+    /// what the kernel chooses, since another group or port speaks to nobody else.
+    ///
+    /// Source: `start_sync_thread` in `net/netfilter/ipvs/ip_vs_sync.c`. A backup takes messages as long as its
+    /// interface's packets, and no shorter ones than every master's default.
+    pub fn is_what_is_wanted(&self, wanted: &Self) -> bool {
+        const GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 81));
+        const PORT: u16 = 8848;
+        const TTL: u8 = 1;
+        const MAX_LENGTH: u16 = 1500 - 20 - 8;
+        let Self {
+            role,
+            interface,
+            sync_id,
+            max_length,
+            group,
+            port,
+            ttl,
+        } = self;
+        let length_fits = match (wanted.max_length, role) {
+            (Some(wanted), _) => *max_length == Some(wanted),
+            (None, SyncDaemonRole::Master) => max_length.is_none_or(|length| length == MAX_LENGTH),
+            (None, SyncDaemonRole::Backup) => max_length.is_none_or(|length| length >= MAX_LENGTH),
+        };
+        (role, interface, sync_id) == (&wanted.role, &wanted.interface, &wanted.sync_id)
+            && group.unwrap_or(GROUP) == wanted.group.unwrap_or(GROUP)
+            && port.unwrap_or(PORT) == wanted.port.unwrap_or(PORT)
+            && ttl.unwrap_or(TTL) == wanted.ttl.unwrap_or(TTL)
+            && length_fits
+    }
+}
+
+/// `master`, `backup`.
+impl fmt::Display for SyncDaemonRole {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Master => "master",
+            Self::Backup => "backup",
+        })
+    }
+}
+
+/// `master on eth1 with sync ID 3`.
+impl fmt::Display for SyncDaemon {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{} on {} with sync ID {}",
+            self.role, self.interface, self.sync_id
+        )
     }
 }
 

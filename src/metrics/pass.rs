@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::host::HostChange;
 use crate::ipvs::{Change, ChangeError};
-use crate::reconcile::{Pass, PassError};
+use crate::node::{Cause, Pass, PassError};
 
 use super::Label;
 
@@ -42,15 +42,6 @@ pub struct Metrics {
     steps: Counters<1>,
     drains: Histogram,
     forced_drains: Counter,
-}
-
-/// Which pass it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kind {
-    /// Over everything, or over some virtual services.
-    pub everything: bool,
-    /// An audit: nothing was asked for, so what differed was changed by somebody else.
-    pub audit: bool,
 }
 
 impl Default for Metrics {
@@ -81,39 +72,56 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Takes in a pass that was made, or not, and how long that took.
-    pub fn passed(&self, kind: Kind, took: Duration, result: &Result<Pass, PassError>) {
-        let scope = if kind.everything { "all" } else { "some" };
-        let duration = self.durations.get_or_create(&[("scope", scope.into())]);
-        duration.observe(took.as_secs_f64());
-        match result {
-            Ok(pass) => {
-                if let Some(since) = self.waiting.lock().take() {
-                    self.latency.observe(since.elapsed().as_secs_f64());
+    /// Takes in that a pass begins that brings all news there have been into the kernel.
+    pub fn begins(&self) {
+        let mut news = self.waiting.lock();
+        let (waiting, under_way) = (news.waiting.take(), news.under_way);
+        news.under_way = [waiting, under_way].into_iter().flatten().min();
+    }
+
+    /// Takes in what became of a pass; an audit is one that nothing was asked of.
+    pub fn passed(&self, audit: bool, result: &Result<Pass, PassError>) {
+        let done = match result {
+            Ok(pass) => Some(pass),
+            Err(error) => {
+                increase(&self.errors, [("reason", reason(error.cause()).into())], 1);
+                match error {
+                    PassError::Unfinished { done, .. } => Some(&**done),
+                    PassError::NotBegun(_) => None,
                 }
-                self.count(pass, kind.audit);
             }
-            Err(error) => increase(&self.errors, [("reason", reason(error).into())], 1),
+        };
+        if !audit && let Some(since) = self.waiting.ended(result.is_ok()) {
+            self.latency.observe(since.elapsed().as_secs_f64());
         }
+        if let Some(pass) = done {
+            self.count(pass, audit || pass.undone.touches_table());
+        }
+    }
+
+    /// Takes in how long a pass took: over `all` virtual services, over `some`, or all slices of an `audit` together.
+    pub fn took(&self, scope: &'static str, time: Duration) {
+        let durations = self.durations.get_or_create(&[("scope", scope.into())]);
+        durations.observe(time.as_secs_f64());
     }
 
     /// Takes in that there has been news since a time: it waits for a pass that brings it into the kernel.
     pub fn arrived(&self, since: Instant) {
-        self.waiting.lock().get_or_insert(since);
+        self.waiting.lock().waiting.get_or_insert(since);
     }
 
-    /// Takes in that no news waits any more, be it that it concerned nothing here.
+    /// Takes in that no news waits any more, whether or not it concerned this node.
     pub fn settled(&self) {
-        self.waiting.lock().take();
+        *self.waiting.lock() = News::default();
     }
 
-    fn count(&self, pass: &Pass, audit: bool) {
-        let asked = tally(pass.changes.iter().map(op));
-        let refused = tally(pass.failures.iter().map(|failure| op(&failure.change)));
+    fn count(&self, pass: &Pass, repairs: bool) {
+        let asked = tally(pass.steps.table.iter().map(op));
+        let refused = tally(pass.refused.iter().map(|failure| op(&failure.change)));
         for (op, count) in &asked {
             increase(&self.requests, [("op", (*op).into())], *count);
         }
-        for failure in &pass.failures {
+        for failure in &pass.refused {
             let labels = [
                 ("op", op(&failure.change).into()),
                 ("errno", errno(&failure.error)),
@@ -124,7 +132,7 @@ impl Metrics {
             self.drains.observe(drained.took.as_secs_f64());
             self.forced_drains.inc_by(drained.forced.into());
         }
-        if audit {
+        if repairs {
             // What drains goes when it is time, be it during an audit.
             let mut left_out = refused;
             *left_out.entry("delete_destination").or_default() += pass.drained.len() as u64;
@@ -133,7 +141,7 @@ impl Metrics {
                 increase(&self.corrections, [("kind", correction(op).into())], made);
             }
         }
-        for (step, count) in tally(pass.steps.all().map(step)) {
+        for (step, count) in tally(pass.steps.around.all().map(step)) {
             increase(&self.steps, [("step", step.into())], count);
         }
     }
@@ -189,17 +197,38 @@ impl Metrics {
 
 /// When the oldest news came that no pass has brought into the kernel yet.
 #[derive(Debug, Clone, Default)]
-struct Waiting(Arc<Mutex<Option<Instant>>>);
+struct Waiting(Arc<Mutex<News>>);
+
+/// When the oldest news came.
+#[derive(Debug, Clone, Copy, Default)]
+struct News {
+    /// Of that which waits for a pass.
+    waiting: Option<Instant>,
+    /// Of that which a pass is bringing.
+    under_way: Option<Instant>,
+}
 
 impl Waiting {
-    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+    fn lock(&self) -> MutexGuard<'_, News> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in that a pass has ended, and says since when the news waited that it brought. What it did not bring waits on.
+    fn ended(&self, well: bool) -> Option<Instant> {
+        let mut news = self.lock();
+        let since = news.under_way.take();
+        if !well {
+            news.waiting = [since, news.waiting].into_iter().flatten().min();
+        }
+        since.filter(|_| well)
     }
 }
 
 impl Collector for Waiting {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let seconds = self.lock().map_or(0.0, |since| since.elapsed().as_secs_f64());
+        let News { waiting, under_way } = *self.lock();
+        let oldest = [waiting, under_way].into_iter().flatten().min();
+        let seconds = oldest.map_or(0.0, |since| since.elapsed().as_secs_f64());
         let help =
             "For how long the oldest news that is not programmed yet has been waiting; 0 if nothing is.";
         encoder
@@ -264,11 +293,11 @@ fn step(change: &HostChange) -> &'static str {
     }
 }
 
-fn reason(error: &PassError) -> &'static str {
-    match error {
-        PassError::Ipvs(_) => "ipvs",
-        PassError::Host(_) => "host",
-        PassError::Ledger(_) => "ledger",
+fn reason(cause: &Cause) -> &'static str {
+    match cause {
+        Cause::Ipvs(_) => "ipvs",
+        Cause::Host(_) => "host",
+        Cause::Ledger(_) => "ledger",
     }
 }
 

@@ -7,9 +7,9 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use tokio::sync::watch;
 
+use crate::agent::report::Report;
 use crate::catalog::Finding;
 use crate::plan::Role;
-use crate::report::Report;
 
 use super::{Label, gauges};
 
@@ -29,24 +29,27 @@ impl Collector for LatestReport {
         one(
             "foreign_services",
             "Services of the kernel's table that are not Weir's",
-            report.foreign,
+            report.node.foreign,
         )?;
         one(
             "drain_in_progress",
             "Destinations that are no longer wanted and stay until their connections have ended",
-            report.leaving,
+            report.node.leaving,
         )?;
         one(
             "failures",
             "Changes and steps that are refused now, passes that cannot be made included",
-            report.failures.len(),
+            report.failure_count(),
         )?;
         one(
             "source_problems",
             "What is wrong with the source of the objects now",
             report.problems.len(),
         )?;
-        let states = [("desired", report.desired), ("programmed", report.programmed)];
+        let states = [
+            ("desired", report.node.desired),
+            ("programmed", report.node.programmed),
+        ];
         gauges(
             &mut encoder,
             "services",
@@ -70,7 +73,7 @@ impl Collector for LatestReport {
             "obstacles",
             "What about the node stands in the way of what it should have; always 1",
             report
-                .obstacles
+                .obstacles()
                 .iter()
                 .map(|check| (vec![("subject", check.subject.to_string().into())], 1)),
         )?;

@@ -11,15 +11,15 @@ use tokio::time::Instant;
 use super::*;
 use crate::catalog::{Finding, NamespacedName, ObjectRef, Reason};
 use crate::host::preflight::Check;
-use crate::host::{HostChange, HostError, Steps};
+use crate::host::{self, HostChange, HostError};
 use crate::ipvs::{
     Change, ChangeError, Connections, Destination, DestinationKey, Entry, Failure, ForwardingMethod,
     MemoryTable, Scheduler, Service, ServiceKey, Table,
 };
 use crate::ledger::Ledger;
+use crate::node::{Cause, Numbers, Pass, PassError, RefusedChange, Steps, Summary};
+use crate::phases::drain::Drained;
 use crate::plan::Role;
-use crate::reconcile::{Drained, Pass, PassError};
-use crate::report::Numbers;
 
 fn web() -> NamespacedName {
     NamespacedName {
@@ -81,20 +81,23 @@ fn report() -> Report {
     );
     Report {
         roles: vec![("edge".to_owned(), Role::Standby)],
-        desired: Numbers {
-            services: 3,
-            ..Numbers::default()
+        node: Summary {
+            desired: Numbers {
+                services: 3,
+                ..Numbers::default()
+            },
+            checks: [Check {
+                subject: "net.ipv4.ip_forward".into(),
+                result: Err("off".into()),
+            }]
+            .into(),
+            refused: vec![RefusedChange {
+                virtual_service: None,
+                message: "refused".to_owned(),
+            }],
+            ..Summary::default()
         },
-        obstacles: [Check {
-            subject: "net.ipv4.ip_forward".into(),
-            result: Err("off".into()),
-        }]
-        .into(),
-        findings: [finding].into(),
-        failures: vec![crate::report::ReportedFailure {
-            virtual_service: None,
-            message: "refused".to_owned(),
-        }],
+        findings: std::sync::Arc::new([finding].into()),
         ..Report::default()
     }
 }
@@ -108,29 +111,26 @@ fn pass() -> Pass {
     };
     let refused = Change::AddService { key, service };
     Pass {
-        changes: vec![refused.clone(), delete(11), delete(12)],
-        failures: vec![Failure {
-            change: refused,
+        refused: vec![Failure {
+            change: refused.clone(),
             error: ChangeError::NoScheduler("wlc".into()),
         }],
         steps: Steps {
-            before: vec![HostChange::RestoreSysctl {
-                name: "net.ipv4.ip_forward".into(),
-            }],
-            after: vec![],
+            around: host::Steps {
+                before: vec![HostChange::RestoreSysctl {
+                    name: "net.ipv4.ip_forward".into(),
+                }],
+                after: vec![],
+            },
+            table: vec![refused, delete(11), delete(12)],
+            ..Steps::default()
         },
         ..Pass::default()
     }
 }
 
-const AUDIT: Kind = Kind {
-    everything: true,
-    audit: true,
-};
-const CHANGE: Kind = Kind {
-    everything: false,
-    audit: false,
-};
+const AUDIT: bool = true;
+const CHANGE: bool = false;
 
 /// What an agent with all of this tells, in lines.
 fn told(metrics: &Metrics, per_real_server: PerRealServer) -> Vec<String> {
@@ -220,7 +220,7 @@ fn without_a_ledger_to_read_there_are_no_counters_and_that_is_said() {
 #[test]
 fn only_an_audit_finds_drift_and_only_what_was_changed_counts() {
     let metrics = Metrics::default();
-    metrics.passed(CHANGE, Duration::from_millis(3), &Ok(pass()));
+    metrics.passed(CHANGE, &Ok(pass()));
     let removed = |metrics: &Metrics| {
         let told = told(metrics, PerRealServer::Off);
         lines(&told, "weir_kernel_drift_corrections_total").join("\n")
@@ -232,7 +232,7 @@ fn only_an_audit_finds_drift_and_only_what_was_changed_counts() {
         "{}",
         removed(&metrics)
     );
-    metrics.passed(AUDIT, Duration::from_millis(3), &Ok(pass()));
+    metrics.passed(AUDIT, &Ok(pass()));
     assert!(
         removed(&metrics).contains(&line("removed", 2)),
         "{}",
@@ -258,7 +258,7 @@ fn what_ends_to_drain_during_an_audit_is_no_drift() {
         drained: vec![drained(4, false), drained(60, true)],
         ..pass()
     };
-    metrics.passed(AUDIT, Duration::from_millis(3), &Ok(pass));
+    metrics.passed(AUDIT, &Ok(pass));
     let told = told(&metrics, PerRealServer::Off);
     for line in [
         "weir_kernel_drift_corrections_total{node=\"d1\",kind=\"removed\"} 0",
@@ -295,13 +295,14 @@ async fn news_waits_until_a_pass_has_programmed_it_and_the_oldest_counts() {
     assert_eq!(waits(&metrics), [5.0, 0.0]);
     let source = Box::new(std::io::Error::from_raw_os_error(5));
     let act = "read".into();
-    metrics.passed(
-        CHANGE,
-        Duration::ZERO,
-        &Err(PassError::Host(HostError { act, source })),
-    );
+    metrics.begins();
+    let cause = Cause::Host(HostError { act, source });
+    metrics.passed(CHANGE, &Err(PassError::NotBegun(cause)));
     assert_eq!(waits(&metrics), [5.0, 0.0], "nothing was programmed");
-    metrics.passed(CHANGE, Duration::ZERO, &Ok(Pass::default()));
+    metrics.passed(AUDIT, &Ok(Pass::default()));
+    assert_eq!(waits(&metrics), [5.0, 0.0], "an audit brings no news");
+    metrics.begins();
+    metrics.passed(CHANGE, &Ok(Pass::default()));
     assert_eq!(waits(&metrics), [0.0, 5.0]);
     metrics.arrived(Instant::now());
     metrics.settled();
@@ -358,7 +359,8 @@ fn as_documented(page: &str) -> Described {
 #[test]
 fn every_metric_is_documented_with_its_type_and_labels_and_the_other_way_round() {
     let metrics = Metrics::default();
-    metrics.passed(CHANGE, Duration::from_millis(3), &Ok(pass()));
+    metrics.passed(CHANGE, &Ok(pass()));
+    metrics.took("some", Duration::from_millis(3));
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
     let page = std::fs::read_to_string(page).unwrap();
     let mut all = as_told(&told(&metrics, PerRealServer::On));

@@ -1,123 +1,133 @@
-//! Planning: all objects and the node's identity → what the node's kernel should hold. Pure: no clock, no socket.
+//! Planning: all objects, the node and its network → what the node should have. Pure: no clock, no socket.
 //!
 //! ```text
-//! plan(catalog, node, scope) ─► Plan
+//! World { catalog, node, network, knowledge } ─► plan(world, scope) ─► Plan { services, globals }
 //! ```
+//!
+//! Whoever needs to know what a node should have asks [`plan`]: the agent, `weir plan` and `apply`, `weir check`, the
+//! controller, the golden tests.
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `world` | everything that a plan follows from, and what an update of it concerns |
 //! | `roles` | the node, and its part in each director group |
 //! | `services` | one virtual service → the services of the kernel it is made of |
-//! | `desired` | one virtual service → entries of the kernel's table |
-//! | `needs` | virtual services → what they need of the node around its table |
+//! | `entries` | one virtual service → entries of the kernel's table |
+//! | `around` | one virtual service → what it needs of the node around the table, as director and as real server |
+//! | `globals` | director groups → what a node has once: timeouts, the sync daemon, settings |
 
-mod desired;
-mod needs;
+mod around;
+mod entries;
+mod globals;
 mod roles;
 mod services;
+mod world;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use crate::catalog::{Catalog, Finding, NamespacedName, Scope, validated};
-use crate::ipvs::{DestinationKey, ServiceKey, Table, Timeouts};
+use crate::catalog::validated::{ValidatedDirectorGroup, ValidatedDraining, ValidatedVirtualService};
+use crate::catalog::{Finding, Generation, NamespacedName, ObjectRef, Scope};
+use crate::ipvs::{DestinationKey, Entry, ServiceKey};
 
-pub use needs::{
-    NodeNeeds, RealServerNeeds, ServiceNeeds, group_needs, node_needs, sync_daemon, vips_of_kube_proxy,
-};
+pub use around::{RealServerAround, ServiceAround};
+pub use globals::{Globals, globals};
 pub use roles::{Directing, Node, Role};
+pub use world::{Concern, Knowledge, World, vips_of_kube_proxy};
 
-/// What a node's kernel should hold for the virtual services of a scope.
+/// What a node should have, for the virtual services of a scope.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
-    /// The entries.
-    pub table: Table,
-    /// Which virtual service wants each of them.
-    pub owners: BTreeMap<ServiceKey, NamespacedName>,
-    /// Destinations that are not wanted any more but still serve the connections they have, each with the RealServer
-    /// that it is, if it is one. They are not in the table: nobody adds one that is not there.
+    /// Those of the scope that there are.
+    pub services: BTreeMap<NamespacedName, ServicePlan>,
+    /// What the node has once, whatever the scope.
+    pub globals: Globals,
+}
+
+/// What a node should have for one virtual service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServicePlan {
+    /// Its entries of the kernel's table, in the order of their keys.
+    pub entries: Vec<(ServiceKey, Entry)>,
+    /// Destinations that are no longer wanted but still serve the connections they have, each with the RealServer
+    /// that it is, if it is one. They are not among the entries: nobody adds one that is not there.
     pub leaving: BTreeMap<(ServiceKey, DestinationKey), Option<NamespacedName>>,
-    /// What is to be said about each virtual service of the scope and the objects it uses.
-    pub findings: BTreeMap<NamespacedName, Vec<Finding>>,
+    /// What it needs around the table.
+    pub around: ServiceAround,
+    /// What is to be said about it and the objects it uses.
+    pub findings: Vec<Finding>,
+    /// Its generation, if this node is its active director and its latest version is the one that is planned.
+    pub served_as: Option<Generation>,
+    /// How long its destinations have to leave.
+    pub draining: ValidatedDraining,
+    /// Its VIPs.
+    pub vips: Vec<IpAddr>,
 }
 
 /// Plans the virtual services of a scope.
-pub fn plan(catalog: &Catalog, node: &Node, scope: &Scope) -> Plan {
-    let mut plan = Plan::default();
-    for (name, service) in in_scope(catalog, scope) {
-        plan.add(catalog, node, name, service);
+pub fn plan(world: &World, scope: &Scope) -> Plan {
+    let planned = world.services(scope).map(|(name, service)| {
+        let plan = plan_service(world, &name, service);
+        (name, plan)
+    });
+    Plan {
+        services: planned.collect(),
+        globals: globals(world),
     }
-    plan
 }
 
-/// The virtual services of a scope that there are.
-fn in_scope<'a>(
-    catalog: &'a Catalog,
-    scope: &'a Scope,
-) -> impl Iterator<Item = (NamespacedName, &'a validated::ValidatedVirtualService)> {
-    let (all, some) = match scope {
-        Scope::All => (Some(catalog.virtual_services()), None),
-        Scope::Some(names) => (None, Some(names)),
+/// Plans one virtual service.
+pub fn plan_service(world: &World, name: &NamespacedName, service: &ValidatedVirtualService) -> ServicePlan {
+    let World { catalog, node, .. } = world;
+    let (role, missing_group) = node.role_for(catalog, name, service);
+    let group = catalog.director_group(&service.director_group);
+    let balances = match role {
+        Role::Active => true,
+        Role::Standby => group.is_some_and(ValidatedDirectorGroup::standby_keeps_table),
+        Role::None => false,
     };
-    let named = some
-        .into_iter()
-        .flatten()
-        .filter_map(|name| Some((name.clone(), catalog.virtual_service(name)?)));
-    all.into_iter().flatten().chain(named)
-}
-
-/// The connection timeouts the node should have: those of the first group, in the order of names, that has some
-/// and in which the node is active.
-pub fn plan_timeouts(catalog: &Catalog, node: &Node) -> Option<Timeouts> {
-    catalog
-        .director_groups()
-        .find(|(_, group)| group.timeouts.is_some() && node.role(group) == Role::Active)
-        .and_then(|(_, group)| group.timeouts)
-}
-
-impl Plan {
-    /// Keeps the leaving destinations that a table has, without new connections: for who looks once, and cannot wait
-    /// until their connections have ended.
-    pub fn keep_leaving(&mut self, current: &Table) {
-        for (service, key) in self.leaving.keys() {
-            let there = current
-                .services
-                .get(service)
-                .and_then(|entry| entry.destinations.get(key));
-            if let (Some(there), Some(entry)) = (there, self.table.services.get_mut(service)) {
-                entry.destinations.insert(*key, there.quiesced());
-            }
-        }
+    let mut findings: Vec<Finding> = missing_group.into_iter().collect();
+    let services = services::services(catalog, name, service);
+    let mut table = entries::Entries::default();
+    if balances {
+        findings.extend(services.conflicts.iter().cloned());
+        let synchronized = group.is_some_and(|group| group.connection_sync.is_some());
+        table = entries::entries(catalog, name, service, &services.services, synchronized);
+        findings.append(&mut table.findings);
     }
+    let mut around = ServiceAround::default();
+    if let Some(network) = &world.network {
+        let subject = around::Subject {
+            world,
+            network,
+            name,
+            service,
+            services: &services.services,
+            entries: &table.entries,
+        };
+        let (planned, mut of_around) = around::Planner::new(subject).plan(role);
+        around = planned;
+        findings.append(&mut of_around);
+    }
+    // The same real server is looked at for every key, and what is wrong with it is the same for all.
+    findings.sort();
+    findings.dedup();
+    let is_served = role == Role::Active && !catalog.is_invalid(&ObjectRef::virtual_service(name));
+    ServicePlan {
+        entries: table.entries,
+        leaving: table.leaving,
+        around,
+        findings,
+        served_as: is_served.then(|| Generation::new(name, service.generation)),
+        draining: service.draining,
+        vips: service.listen.addresses().to_vec(),
+    }
+}
 
-    fn add(
-        &mut self,
-        catalog: &Catalog,
-        node: &Node,
-        name: NamespacedName,
-        service: &validated::ValidatedVirtualService,
-    ) {
-        let (role, finding) = node.role_for(catalog, &name, service);
-        let group = catalog.director_group(&service.director_group);
-        let balances = match role {
-            Role::Active => true,
-            Role::Standby => group.is_some_and(validated::ValidatedDirectorGroup::standby_keeps_table),
-            Role::None => false,
-        };
-        let mut wanted = if balances {
-            let synchronized = group.is_some_and(|group| group.connection_sync.is_some());
-            desired::want(catalog, &name, service, synchronized)
-        } else {
-            desired::Wanted::default()
-        };
-        wanted.findings.extend(finding);
-        self.leaving.append(&mut wanted.leaving);
-        for (key, entry) in wanted.entries {
-            self.owners.insert(key, name.clone());
-            self.table.services.insert(key, entry);
-        }
-        if !wanted.findings.is_empty() {
-            self.findings.insert(name, wanted.findings);
-        }
+impl ServicePlan {
+    /// Whether it wants no entry of the table.
+    pub fn has_no_entries(&self) -> bool {
+        self.entries.is_empty()
     }
 }
 

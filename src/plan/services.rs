@@ -17,11 +17,29 @@ pub(super) struct KernelService {
     pub(super) listened: Vec<Listened>,
 }
 
+/// The services of the kernel that a virtual service has.
+#[derive(Debug, Default)]
+pub(super) struct KernelServices {
+    pub(super) services: Vec<KernelService>,
+    /// What it claims and another one has.
+    pub(super) conflicts: Vec<Finding>,
+}
+
 /// The services of the kernel that a virtual service has; for what another one has there is a finding instead.
 ///
 /// A single port is a service of its own. A range of ports is one by a mark of Weir's, and so is a group of listeners,
 /// once for each family.
 pub(super) fn services(
+    catalog: &Catalog,
+    name: &NamespacedName,
+    service: &ValidatedVirtualService,
+) -> KernelServices {
+    let mut conflicts = Vec::new();
+    let services = claimed(catalog, name, service, &mut conflicts);
+    KernelServices { services, conflicts }
+}
+
+fn claimed(
     catalog: &Catalog,
     name: &NamespacedName,
     service: &ValidatedVirtualService,

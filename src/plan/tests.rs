@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api;
 use crate::catalog::validated::{ValidatedDirectorGroup, ValidatedFailover};
-use crate::catalog::{Form, ObjectRef, Update, validate};
+use crate::catalog::{Form, MarkMask, ObjectRef, Update, validate};
+use crate::ipvs::Timeouts;
 
 fn node(name: &str, role: &str) -> Node {
     Node {
@@ -34,15 +35,20 @@ fn group(spec: Value) -> ValidatedDirectorGroup {
         .unwrap()
 }
 
-fn put_group(catalog: &mut Catalog, name: &str, spec: Value) -> Scope {
-    catalog.update(Update::Put {
+fn put_group(world: &mut World, name: &str, spec: Value) -> Scope {
+    let concern = world.update(Update::Put {
         object: ObjectRef::director_group(name.into()),
         form: Some(Form::DirectorGroup(Box::new(group(spec)))),
         remarks: Vec::new(),
-    })
+    });
+    concern.services
 }
 
-fn put_service(catalog: &mut Catalog, name: &str, vip: &str) -> NamespacedName {
+fn world(node: Node) -> World {
+    World::new(node, MarkMask::default())
+}
+
+fn put_service(world: &mut World, name: &str, vip: &str) -> NamespacedName {
     let object = json!({
         "apiVersion": api::API_VERSION,
         "kind": "VirtualService",
@@ -56,7 +62,7 @@ fn put_service(catalog: &mut Catalog, name: &str, vip: &str) -> NamespacedName {
     let service = validate::virtual_service(&serde_json::from_value(object).unwrap())
         .value
         .unwrap();
-    catalog.update(Update::Put {
+    world.update(Update::Put {
         object: ObjectRef::virtual_service(&name),
         form: Some(Form::VirtualService(Box::new(service))),
         remarks: Vec::new(),
@@ -91,58 +97,61 @@ fn a_node_has_a_part_by_its_labels_and_is_active_by_the_failover() {
 
 #[test]
 fn a_scope_is_planned_and_nothing_else() {
-    let mut catalog = Catalog::default();
-    let lone = Node {
+    let mut world = world(Node {
         directing: Directing::AlsoAlone,
         ..node("host", "any")
-    };
-    let one = put_service(&mut catalog, "one", "10.0.0.200");
-    let other = put_service(&mut catalog, "other", "10.0.0.201");
+    });
+    let one = put_service(&mut world, "one", "10.0.0.200");
+    let other = put_service(&mut world, "other", "10.0.0.201");
     let gone = NamespacedName {
         namespace: "shop".into(),
         name: "gone".into(),
     };
-    let owners = |scope: &Scope| -> Vec<NamespacedName> {
-        plan(&catalog, &lone, scope).owners.into_values().collect()
-    };
-    assert_eq!(owners(&Scope::All), [one.clone(), other]);
-    assert_eq!(owners(&Scope::Some([one.clone(), gone].into())), [one]);
+    let owners =
+        |scope: &Scope| -> Vec<NamespacedName> { plan(&world, scope).services.into_keys().collect() };
+    assert_eq!(owners(&Scope::Every), [one.clone(), other]);
+    assert_eq!(owners(&Scope::These([one.clone(), gone].into())), [one]);
     assert_eq!(owners(&Scope::default()), []);
 }
 
 #[test]
 fn the_first_group_and_the_last_concern_everything_and_others_their_own() {
-    let mut catalog = Catalog::default();
-    let service = put_service(&mut catalog, "one", "10.0.0.200");
+    let mut world = world(node("d1", "director"));
+    let service = put_service(&mut world, "one", "10.0.0.200");
     let routed = json!({"failover": {"type": "Routed"}});
     let gone = |name: &str| Update::Delete(ObjectRef::director_group(Arc::from(name)));
-    assert_eq!(put_group(&mut catalog, "other", routed.clone()), Scope::All);
-    let own = Scope::Some([service].into());
-    assert_eq!(put_group(&mut catalog, api::DEFAULT_DIRECTOR_GROUP, routed), own);
-    assert_eq!(catalog.update(gone("other")), Scope::default());
-    assert_eq!(catalog.update(gone(api::DEFAULT_DIRECTOR_GROUP)), Scope::All);
+    assert_eq!(put_group(&mut world, "other", routed.clone()), Scope::Every);
+    let own = Scope::These([service].into());
+    assert_eq!(put_group(&mut world, api::DEFAULT_DIRECTOR_GROUP, routed), own);
+    assert_eq!(world.update(gone("other")).services, Scope::default());
+    assert_eq!(
+        world.update(gone(api::DEFAULT_DIRECTOR_GROUP)).services,
+        Scope::Every
+    );
 }
 
 #[test]
 fn timeouts_are_those_of_the_first_group_in_which_the_node_is_active() {
-    let seconds =
-        |catalog: &Catalog, node: &Node| plan_timeouts(catalog, node).map(|timeouts| timeouts.tcp.as_secs());
+    let seconds = |world: &mut World, node: &Node| {
+        world.node = node.clone();
+        globals(world).timeouts.map(|timeouts| timeouts.tcp.as_secs())
+    };
     let with = |active: &str, tcp: &str| {
         json!({
             "failover": {"type": "Static", "static": {"activeNode": active}},
             "timeouts": {"tcp": tcp},
         })
     };
-    let mut catalog = Catalog::default();
     let (d1, worker) = (node("d1", "director"), node("d1", "worker"));
-    put_group(&mut catalog, "a", with("d2", "1s"));
-    assert_eq!(seconds(&catalog, &d1), None);
-    put_group(&mut catalog, "c", with("d1", "3s"));
-    put_group(&mut catalog, "b", json!({"failover": {"type": "Routed"}}));
-    assert_eq!(seconds(&catalog, &d1), Some(3));
-    assert_eq!(seconds(&catalog, &worker), None);
-    put_group(&mut catalog, "b", with("d1", "2s"));
-    assert_eq!(seconds(&catalog, &d1), Some(2));
+    let mut world = world(d1.clone());
+    put_group(&mut world, "a", with("d2", "1s"));
+    assert_eq!(seconds(&mut world, &d1), None);
+    put_group(&mut world, "c", with("d1", "3s"));
+    put_group(&mut world, "b", json!({"failover": {"type": "Routed"}}));
+    assert_eq!(seconds(&mut world, &d1), Some(3));
+    assert_eq!(seconds(&mut world, &worker), None);
+    put_group(&mut world, "b", with("d1", "2s"));
+    assert_eq!(seconds(&mut world, &d1), Some(2));
 }
 
 #[test]
@@ -158,18 +167,19 @@ fn timeouts_are_whole_seconds_and_zero_where_none_is_asked_for() {
 
 #[test]
 fn who_is_in_no_group_directs_nothing() {
-    let mut catalog = Catalog::default();
     let alone = Node {
         directing: Directing::AlsoAlone,
         ..Node::default()
     };
-    assert!(alone.may_direct(&catalog) && !node("n1", "director").may_direct(&catalog));
+    let mut world = world(alone.clone());
+    let may_direct = |world: &World, node: Node| node.may_direct(&world.catalog);
+    assert!(may_direct(&world, alone.clone()) && !may_direct(&world, node("n1", "director")));
     put_group(
-        &mut catalog,
+        &mut world,
         "edge",
         json!({"failover": {"type": "Static", "static": {"activeNode": "n1"}}}),
     );
-    assert!(node("n1", "director").may_direct(&catalog), "the active one");
-    assert!(node("n2", "director").may_direct(&catalog), "a standby");
-    assert!(!node("n3", "worker").may_direct(&catalog) && !alone.may_direct(&catalog));
+    assert!(may_direct(&world, node("n1", "director")), "the active one");
+    assert!(may_direct(&world, node("n2", "director")), "a standby");
+    assert!(!may_direct(&world, node("n3", "worker")) && !may_direct(&world, alone));
 }

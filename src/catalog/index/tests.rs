@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::host::{Address, Link, Network, Route};
-use crate::plan::{Directing, Node, NodeNeeds, Plan, node_needs, plan};
+use crate::plan::{Directing, Node, Plan, World, plan};
 use updates::{update, updates};
 
 /// What an agent remembers of the passes it has made: for each virtual service of a scope, what it had goes, and
@@ -15,41 +15,19 @@ use updates::{update, updates};
 #[derive(Debug, Default, PartialEq)]
 struct Remembered {
     plan: Plan,
-    needs: NodeNeeds,
 }
 
 impl Remembered {
-    fn pass(&mut self, catalog: &Catalog, node: &Node, scope: &Scope) {
-        let network = network();
-        let fresh = plan(catalog, node, scope);
-        let NodeNeeds { needs, findings } = node_needs(catalog, node, &network, scope, &fresh);
-        let concerned = |name: &NamespacedName| match scope {
-            Scope::All => true,
-            Scope::Some(names) => names.contains(name),
-        };
-        self.needs.needs.retain(|name, _| !concerned(name));
-        self.needs.needs.extend(needs);
-        self.needs.findings.retain(|name, _| !concerned(name));
-        self.needs.findings.extend(findings);
-        let Plan {
-            table,
-            owners,
-            leaving,
-            findings,
-        } = &mut self.plan;
-        owners.retain(|_, owner| !concerned(owner));
-        leaving.retain(|(key, _), _| owners.contains_key(key));
-        leaving.extend(fresh.leaving);
-        findings.retain(|name, _| !concerned(name));
-        table.services.retain(|key, _| owners.contains_key(key));
-        table.services.extend(fresh.table.services);
-        owners.extend(fresh.owners);
-        findings.extend(fresh.findings);
+    fn pass(&mut self, world: &World, scope: &Scope) {
+        let fresh = plan(world, scope);
+        self.plan.services.retain(|name, _| !scope.contains(name));
+        self.plan.services.extend(fresh.services);
+        self.plan.globals = fresh.globals;
     }
 
-    fn afresh(catalog: &Catalog, node: &Node) -> Self {
+    fn afresh(world: &World) -> Self {
         let mut afresh = Self::default();
-        afresh.pass(catalog, node, &Scope::All);
+        afresh.pass(world, &Scope::Every);
         afresh
     }
 }
@@ -82,8 +60,9 @@ fn network() -> Network {
     Network::new(vec![eth0], routes)
 }
 
-fn director(stands_alone: bool) -> Node {
-    Node {
+/// A director's world without objects.
+fn director(stands_alone: bool) -> World {
+    let node = Node {
         name: "n1".to_owned(),
         labels: [("role".to_owned(), "director".to_owned())].into(),
         directing: if stands_alone {
@@ -91,6 +70,10 @@ fn director(stands_alone: bool) -> Node {
         } else {
             Directing::InGroups
         },
+    };
+    World {
+        network: Some(network()),
+        ..World::new(node, MarkMask::default())
     }
 }
 
@@ -146,29 +129,29 @@ proptest! {
         updates in updates(1..40),
         stands_alone: bool,
     ) {
-        let node = director(stands_alone);
-        let mut catalog = Catalog::default();
+        let mut world = director(stands_alone);
         let mut remembered = Remembered::default();
         for update in updates {
-            let scope = catalog.update(update.clone());
-            remembered.pass(&catalog, &node, &scope);
-            prop_assert_eq!(&remembered, &Remembered::afresh(&catalog, &node), "after {:?}", update);
+            let globals = remembered.plan.globals.clone();
+            let concern = world.update(update.clone());
+            remembered.pass(&world, &concern.services);
+            prop_assert_eq!(remembered.plan.globals != globals, concern.globals);
+            prop_assert_eq!(&remembered, &Remembered::afresh(&world), "after {:?}", update);
         }
     }
 
     #[test]
-    fn several_updates_may_be_passed_over_together(batches in proptest::collection::vec(updates(1..6), 1..10)) {
-        let node = director(true);
-        let mut catalog = Catalog::default();
+    fn several_updates_may_be_reconciled_together(batches in proptest::collection::vec(updates(1..6), 1..10)) {
+        let mut world = director(true);
         let mut remembered = Remembered::default();
         for batch in batches {
             let mut scope = Scope::default();
             for update in batch {
-                scope.extend(catalog.update(update));
+                scope.extend(world.update(update).services);
             }
-            remembered.pass(&catalog, &node, &scope);
+            remembered.pass(&world, &scope);
         }
-        prop_assert_eq!(remembered, Remembered::afresh(&catalog, &node));
+        prop_assert_eq!(remembered, Remembered::afresh(&world));
     }
 
     #[test]
@@ -192,7 +175,7 @@ proptest! {
         if unchanged {
             expected.clear();
         }
-        prop_assert_eq!(scope, Scope::Some(expected));
+        prop_assert_eq!(scope, Scope::These(expected));
     }
 
     #[test]
@@ -222,16 +205,15 @@ proptest! {
             }
         }
         let mut updates: Vec<Update> = latest.into_values().collect();
-        let mut one = Catalog::default();
+        let mut one = director(false);
         updates.iter().cloned().for_each(|update| drop(one.update(update)));
         if !updates.is_empty() {
             let turn = order.index(updates.len());
             updates.rotate_left(turn);
         }
-        let mut other = Catalog::default();
+        let mut other = director(false);
         updates.into_iter().for_each(|update| drop(other.update(update)));
-        let node = director(false);
-        prop_assert_eq!(Remembered::afresh(&one, &node), Remembered::afresh(&other, &node));
+        prop_assert_eq!(Remembered::afresh(&one), Remembered::afresh(&other));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The order of steps: who is heard when.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::super::{Address, ArpSuppression, Link, LinkKind, Needs, Network, TunnelKind, VIP_LINK, desired};
+use super::super::{Address, Around, ArpSuppression, Link, LinkKind, Network, TunnelKind, VIP_LINK, desired};
 use super::*;
 
 const VIP: [u8; 4] = [10, 0, 0, 200];
@@ -76,38 +77,38 @@ fn with(state: &HostState) -> Current {
     current
 }
 
-fn director() -> Needs {
+fn director() -> Around {
     let bound = BoundAddress {
         link: "eth0".into(),
         address: vip(),
     };
-    Needs {
+    Around {
         answered: [bound].into(),
-        ..Needs::default()
+        ..Around::default()
     }
 }
 
-fn real_server() -> Needs {
-    Needs {
+fn real_server() -> Around {
+    Around {
         held: [vip()].into(),
         quiet: [(vip(), ArpSuppression::Auto)].into(),
-        ..Needs::default()
+        ..Around::default()
     }
 }
 
-fn both() -> Needs {
-    Needs {
+fn both() -> Around {
+    Around {
         answered: director().answered,
         ..real_server()
     }
 }
 
-fn state(needs: &[Needs]) -> HostState {
-    desired(needs.iter(), &bare())
+fn state(needs: &[Around]) -> HostState {
+    desired(needs.iter(), &BTreeMap::new(), &bare())
 }
 
 /// What happens before and after the table on the way from some needs to others, without numbers.
-fn story(from: &[Needs], to: &[Needs]) -> [Vec<String>; 2] {
+fn story(from: &[Around], to: &[Around]) -> [Vec<String>; 2] {
     let Steps { before, after } = diff(&with(&state(from)), &state(to), false);
     let words = |change: &HostChange| match change {
         HostChange::ChangeRules(_) => "rules".to_owned(),
@@ -175,7 +176,7 @@ fn taking_is_lift_then_announce_and_giving_is_suppress_then_release() {
 
 #[test]
 fn settings_are_there_before_addresses_and_restored_last_and_stay_while_roles_change() {
-    let by_settings = |needs: Needs| Needs {
+    let by_settings = |needs: Around| Around {
         quiet: [(vip(), ArpSuppression::Sysctl)].into(),
         ..needs
     };
@@ -212,11 +213,15 @@ fn a_stricter_setting_of_somebody_else_is_enough() {
     current
         .sysctls
         .insert("net.ipv4.conf.all.arp_ignore".into(), "2".into());
-    let needs = Needs {
+    let needs = Around {
         quiet: [(vip(), ArpSuppression::Sysctl)].into(),
         ..real_server()
     };
-    let steps = diff(&current, &desired([&needs].into_iter(), &current), false);
+    let steps = diff(
+        &current,
+        &desired([&needs].into_iter(), &BTreeMap::new(), &current),
+        false,
+    );
     assert!(
         !steps.all().any(|step| step.to_string().contains("arp_ignore")),
         "{steps:?}"
@@ -229,7 +234,7 @@ fn a_kernel_without_rules_for_arp_is_quiet_by_settings() {
         arp_rules: false,
         ..bare()
     };
-    let state = desired([&real_server()].into_iter(), &current);
+    let state = desired([&real_server()].into_iter(), &BTreeMap::new(), &current);
     assert_eq!(state.rules, Ruleset::new());
     assert_eq!(state.sysctls.len(), 2);
 }
@@ -273,7 +278,7 @@ fn a_link_of_another_kind_is_made_anew() {
 
 #[test]
 fn the_way_out_of_a_tunnel_is_open_however_strict_the_node_is() {
-    let behind = |checksum| Needs {
+    let behind = |checksum| Around {
         tunnels: [(TunnelKind::Gre { checksum }, [10, 0, 0, 1].into())].into(),
         ..real_server()
     };
@@ -294,7 +299,7 @@ fn the_way_out_of_a_tunnel_is_open_however_strict_the_node_is() {
         "{anew:?}"
     );
     // Neither the filter of IPv4 nor its addresses are anything to a tunnel of IPv6 packets.
-    let of_ipv6 = Needs {
+    let of_ipv6 = Around {
         tunnels: [(TunnelKind::Sit, [10, 0, 0, 1].into())].into(),
         ..real_server()
     };

@@ -1,13 +1,15 @@
-//! Passes over a table in memory.
+//! Passes over a table in memory, as the agent makes them.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::catalog::validated::AdminState;
-use crate::catalog::{ObjectRef, validate};
-use crate::host::MemoryHost;
-use crate::ipvs::{Entry, MemoryTable, Scheduler, Service};
-use crate::plan::Directing;
+use crate::catalog::{Generation, Generations, MarkMask, NamespacedName, ObjectRef, Scope, Update, validate};
+use crate::host::{self, ArpMethod, MemoryHost};
+use crate::ipvs::{Entry, MemoryTable, Scheduler, Service, ServiceKey, Table};
+use crate::ledger::Ledger;
+use crate::plan::{Directing, Knowledge, Node, World, plan, vips_of_kube_proxy};
 
 const WEB: &str = "
 apiVersion: weir.dev/v1alpha1
@@ -64,44 +66,53 @@ fn alone() -> Node {
     }
 }
 
-fn new_reconciler(
-    ledger: Ledger,
-    store: MemoryTable,
-    host: MemoryHost,
-) -> Reconciler<MemoryTable, MemoryHost> {
-    Reconciler::new(alone(), ledger, store, host, false, MarkMask::default())
-}
-
 /// Passes are told what time it is.
 #[allow(clippy::disallowed_methods, reason = "an Instant cannot be had otherwise")]
 fn start() -> Instant {
     Instant::now()
 }
 
+/// A node with what an agent knows of it.
 struct Fixture {
     now: Instant,
     directory: tempfile::TempDir,
-    reconciler: Reconciler<MemoryTable, MemoryHost>,
+    world: World,
+    programmer: Programmer<MemoryTable, MemoryHost>,
+    /// When what leaves of a virtual service should be looked at.
+    leaving: BTreeMap<NamespacedName, Instant>,
 }
 
 impl Fixture {
     fn new(table: Table) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let (ledger, _) = Ledger::open(directory.path()).unwrap();
-        let reconciler = new_reconciler(ledger, MemoryTable::new(table), MemoryHost::default());
-        Self {
-            now: start(),
-            directory,
-            reconciler,
-        }
+        Self::with(MemoryTable::new(table), MemoryHost::default())
     }
 
     fn on(host: MemoryHost) -> Self {
-        let mut fixture = Self::new(Table::default());
-        fixture.reconciler.host = host;
-        // Facts of the node are known from the first pass on, which is one over everything.
-        fixture.pass(&Scope::All);
-        fixture
+        Self::with(MemoryTable::default(), host)
+    }
+
+    fn with(table: MemoryTable, host: MemoryHost) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (ledger, _) = Ledger::open(directory.path()).unwrap();
+        let programmer = Programmer::new(table, host, ledger, false);
+        Self::knowing_nothing(start(), directory, programmer)
+    }
+
+    fn knowing_nothing(
+        now: Instant,
+        directory: tempfile::TempDir,
+        mut programmer: Programmer<MemoryTable, MemoryHost>,
+    ) -> Self {
+        let mut world = World::new(alone(), MarkMask::default());
+        world.knowledge = Knowledge::Whole;
+        world.network = Some(programmer.look().unwrap());
+        Self {
+            now,
+            directory,
+            world,
+            programmer,
+            leaving: BTreeMap::new(),
+        }
     }
 
     /// The same node after its agent was killed: what is in the kernel and on the disk stays.
@@ -109,32 +120,88 @@ impl Fixture {
         let Self {
             now,
             directory,
-            reconciler,
+            programmer,
+            ..
         } = self;
-        let (store, host) = (reconciler.store, reconciler.host);
-        drop(reconciler.ledger);
+        let Programmer {
+            store, host, ledger, ..
+        } = programmer;
+        drop(ledger);
         let (ledger, _) = Ledger::open(directory.path()).unwrap();
-        Self {
-            now,
-            directory,
-            reconciler: new_reconciler(ledger, store, host),
+        let programmer = Programmer::new(store, host, ledger, false);
+        Self::knowing_nothing(now, directory, programmer)
+    }
+
+    fn work(&self, scope: &Scope, around: AroundWork) -> Work {
+        Work {
+            plan: plan(&self.world, scope),
+            table: match scope {
+                Scope::Every => TableWork::Everything,
+                Scope::These(_) => TableWork::Planned,
+            },
+            scope: scope.clone(),
+            around,
+            leavers: Leavers::Drain(self.now),
+            may_delete: self.world.knowledge.allows_deleting(),
         }
     }
 
+    fn run(&mut self, work: Work) -> Result<Pass, PassError> {
+        let known: Vec<NamespacedName> = self
+            .world
+            .catalog
+            .virtual_services()
+            .map(|(name, _)| name)
+            .collect();
+        let names: Vec<NamespacedName> = match &work.scope {
+            Scope::Every => known,
+            Scope::These(names) => names.iter().cloned().collect(),
+        };
+        let result = self.programmer.run(work);
+        for (name, time) in self.programmer.leaving(names.iter()) {
+            match time {
+                Some(time) => drop(self.leaving.insert(name.clone(), time)),
+                None => drop(self.leaving.remove(name)),
+            }
+        }
+        result
+    }
+
+    /// A pass over some virtual services.
     fn pass(&mut self, scope: &Scope) -> Pass {
-        self.reconciler.pass(scope, self.now).unwrap()
+        self.run(self.work(scope, AroundWork::IfNeeded)).unwrap()
+    }
+
+    /// Everything is compared.
+    fn audit(&mut self) -> Pass {
+        let around = AroundWork::Inspect {
+            vips_of_kube_proxy: vips_of_kube_proxy(&self.world),
+        };
+        self.run(self.work(&Scope::Every, around)).unwrap()
     }
 
     fn take(&mut self, updates: impl IntoIterator<Item = Update>) -> Pass {
         let mut scope = Scope::default();
         for update in updates {
-            scope.extend(self.reconciler.update(update));
+            scope.extend(self.world.update(update).services);
         }
         self.pass(&scope)
     }
 
     fn words(pass: &Pass) -> Vec<String> {
-        pass.changes.iter().map(ToString::to_string).collect()
+        pass.steps.table.iter().map(ToString::to_string).collect()
+    }
+
+    fn table(&mut self) -> &mut MemoryTable {
+        &mut self.programmer.store
+    }
+
+    fn host(&mut self) -> &mut MemoryHost {
+        &mut self.programmer.host
+    }
+
+    fn next_look(&self) -> Option<Instant> {
+        self.leaving.values().min().copied()
     }
 }
 
@@ -157,22 +224,25 @@ fn a_changed_real_server_changes_one_destination() {
         Fixture::words(&pass),
         ["edit destination 10.0.0.12:80 of TCP 10.0.0.200:80"]
     );
-    assert_eq!(node.reconciler.desired(), node.reconciler.programmed());
+    assert_eq!(
+        node.programmer.summary().desired,
+        node.programmer.summary().programmed
+    );
 }
 
 #[test]
 fn a_pass_with_nothing_to_do_changes_nothing() {
     let mut node = Fixture::new(Table::default());
     node.take([web(), real_server(11, 1)]);
-    assert_eq!(node.pass(&Scope::All), Pass::default());
+    assert_eq!(node.audit(), Pass::default());
 }
 
 #[test]
 fn what_somebody_deleted_comes_back() {
     let mut node = Fixture::new(Table::default());
     node.take([web(), real_server(11, 1)]);
-    node.reconciler.store.table = Table::default();
-    let pass = node.pass(&Scope::All);
+    node.table().table = Table::default();
+    let pass = node.audit();
     assert_eq!(
         Fixture::words(&pass),
         [
@@ -186,10 +256,10 @@ fn what_somebody_deleted_comes_back() {
 fn a_foreign_service_is_counted_and_left_alone() {
     let mut node = Fixture::new(foreign_table("TCP 10.9.9.9:53"));
     node.take([web()]);
-    node.pass(&Scope::All);
-    assert_eq!(node.reconciler.foreign(), 1);
+    node.audit();
+    assert_eq!(node.programmer.summary().foreign, 1);
     node.take([Update::Delete(ObjectRef::virtual_service(&name("web")))]);
-    assert_eq!(node.reconciler.store.table, foreign_table("TCP 10.9.9.9:53"));
+    assert_eq!(node.table().table, foreign_table("TCP 10.9.9.9:53"));
 }
 
 #[test]
@@ -198,7 +268,7 @@ fn a_service_that_is_wanted_and_there_already_is_adopted_and_then_ours() {
     let pass = node.take([web()]);
     assert_eq!(pass.adopted, ["TCP 10.0.0.200:80".parse().unwrap()]);
     node.take([Update::Delete(ObjectRef::virtual_service(&name("web")))]);
-    assert_eq!(node.reconciler.store.table, Table::default());
+    assert_eq!(node.table().table, Table::default());
 }
 
 #[test]
@@ -206,40 +276,43 @@ fn a_service_deleted_while_the_agent_was_down_is_removed_after_the_restart() {
     let mut node = Fixture::new(Table::default());
     node.take([web(), real_server(11, 1)]);
     let mut node = node.restart();
-    let pass = node.pass(&Scope::All);
+    let pass = node.audit();
     assert_eq!(Fixture::words(&pass), ["delete service TCP 10.0.0.200:80"]);
-    assert!(node.reconciler.ledger.entries().is_empty());
+    assert!(node.programmer.ledger.entries().is_empty());
 }
 
 #[test]
 fn without_its_ledger_an_agent_deletes_nothing_and_adopts_what_it_wants() {
     let mut node = Fixture::new(Table::default());
     node.take([web(), real_server(11, 1)]);
-    let table = node.reconciler.store.table.clone();
+    let table = node.table().table.clone();
     let mut node = Fixture::new(table.clone());
-    node.pass(&Scope::All);
-    assert_eq!(node.reconciler.store.table, table);
+    node.audit();
+    assert_eq!(node.table().table, table);
     let pass = node.take([web(), real_server(11, 1)]);
-    assert_eq!((pass.changes, pass.adopted.len()), (vec![], 1));
+    assert_eq!((pass.steps.table, pass.adopted.len()), (vec![], 1));
 }
 
 #[test]
 fn a_refused_service_does_not_stop_the_others_and_is_reported_until_it_works() {
     let mut node = Fixture::new(Table::default());
-    node.reconciler.store.missing_schedulers = vec![Scheduler::WeightedLeastConnections];
+    node.table().missing_schedulers = vec![Scheduler::WeightedLeastConnections];
     let pass = node.take([web(), real_server(11, 1)]);
     assert!(
-        pass.failures[0].error.to_string().contains("modprobe ip_vs_wlc"),
+        pass.refused[0].error.to_string().contains("modprobe ip_vs_wlc"),
         "{}",
-        pass.failures[0]
+        pass.refused[0]
     );
-    assert_eq!(node.reconciler.programmed().services(), 0);
-    assert_eq!(node.reconciler.failed_scope(), Scope::Some([name("web")].into()));
-    node.reconciler.store.missing_schedulers.clear();
-    let scope = node.reconciler.failed_scope();
+    assert_eq!(node.programmer.summary().programmed.services, 0);
+    assert_eq!(node.programmer.failed().services, [name("web")].into());
+    node.table().missing_schedulers.clear();
+    let scope = Scope::These(node.programmer.failed().services);
     node.pass(&scope);
-    assert_eq!(node.reconciler.failures().count(), 0);
-    assert_eq!(node.reconciler.desired(), node.reconciler.programmed());
+    assert_eq!(node.programmer.summary().refused, []);
+    assert_eq!(
+        node.programmer.summary().desired,
+        node.programmer.summary().programmed
+    );
 }
 
 #[test]
@@ -247,18 +320,24 @@ fn while_not_all_that_is_wanted_is_known_nothing_is_deleted() {
     let mut node = Fixture::new(Table::default());
     node.take([web(), real_server(11, 1), real_server(12, 1)]);
     let mut node = node.restart();
-    node.reconciler.keep_everything(true);
+    node.world.knowledge = Knowledge::Partial;
     // The manifest of real server 12 cannot be read.
     node.take([web(), real_server(11, 5)]);
-    let pass = node.pass(&Scope::All);
+    let pass = node.audit();
     assert_eq!(pass.withheld.len(), 1);
-    let table = node.reconciler.store.table.clone();
+    let table = node.table().table.clone();
     assert_eq!(table.services.values().next().unwrap().destinations.len(), 2);
-    assert_ne!(node.reconciler.desired(), node.reconciler.programmed());
-    node.reconciler.keep_everything(false);
-    assert_eq!(Fixture::words(&node.pass(&Scope::All)), [QUIESCE]);
+    assert_ne!(
+        node.programmer.summary().desired,
+        node.programmer.summary().programmed
+    );
+    node.world.knowledge = Knowledge::Whole;
+    assert_eq!(Fixture::words(&node.audit()), [QUIESCE]);
     assert_eq!(Fixture::words(&wait(&mut node)), [REMOVE]);
-    assert_eq!(node.reconciler.desired(), node.reconciler.programmed());
+    assert_eq!(
+        node.programmer.summary().desired,
+        node.programmer.summary().programmed
+    );
 }
 
 #[test]
@@ -287,8 +366,8 @@ fn timeouts_of_a_director_group_are_set_with_the_next_pass() {
     }
     node.take([other]);
     let pass = node.take([group.clone()]);
-    assert!(pass.timeouts_set);
-    assert_eq!(node.reconciler.store.timeouts.tcp.as_secs(), 1200);
+    assert_eq!(pass.steps.globals.len(), 1);
+    assert_eq!(node.table().timeouts.tcp.as_secs(), 1200);
     assert_eq!(node.take([group]), Pass::default());
 }
 
@@ -322,7 +401,7 @@ fn neighbour() -> MemoryHost {
 }
 
 fn steps(pass: &Pass) -> Vec<String> {
-    pass.steps.all().map(ToString::to_string).collect()
+    pass.steps.around.all().map(ToString::to_string).collect()
 }
 
 fn delete(kind: &str) -> Update {
@@ -350,31 +429,31 @@ fn beside_kube_proxy(addresses: &[&str]) -> MemoryHost {
 }
 
 /// What is said of other things than of this process.
-fn obstacles(node: &Fixture) -> Vec<&str> {
-    let subjects = node.reconciler.obstacles().iter().map(|check| &*check.subject);
-    subjects.filter(|subject| *subject != "settings").collect()
+fn obstacles(node: &mut Fixture) -> Vec<String> {
+    let checks = node.programmer.summary().checks;
+    let subjects = checks.into_iter().map(|check| check.subject.into_string());
+    subjects.filter(|subject| subject != "settings").collect()
 }
 
 #[test]
-fn what_kube_proxy_deletes_or_rewrites_is_told_until_it_stops() {
-    let mut node = Fixture::on(beside_kube_proxy(&[]));
-    node.take([web(), real_server(11, 1)]);
-    node.pass(&Scope::All);
-    assert_eq!(obstacles(&node), [""; 0]);
-    node.reconciler.store.table = Table::default();
-    node.pass(&Scope::All);
-    assert_eq!(obstacles(&node), ["kube-proxy, ipvs.excludeCIDRs"]);
-    let entry = node.reconciler.store.table.services.values_mut().next().unwrap();
+fn what_others_delete_or_rewrite_is_told_from_what_objects_change() {
+    let mut node = Fixture::new(Table::default());
+    let key: ServiceKey = "TCP 10.0.0.200:80".parse().unwrap();
+    assert_eq!(node.take([web(), real_server(11, 1)]).undone, Undone::default());
+    assert_eq!(node.audit().undone, Undone::default());
+    node.table().table = Table::default();
+    assert_eq!(node.audit().undone.deleted, [key].into());
+    let entry = node.table().table.services.values_mut().next().unwrap();
     entry.service.scheduler = Some(Scheduler::RoundRobin);
-    let (mut key, destination) = entry.destinations.pop_first().unwrap();
-    key.address = [10, 1, 0, 11].into();
-    entry.destinations.insert(key, destination);
-    node.pass(&Scope::All);
-    assert_eq!(obstacles(&node), ["kube-proxy, addresses of Services"]);
-    // What objects change is nobody's doing.
-    node.reconciler.update(real_server(11, 5));
-    assert_ne!(node.pass(&Scope::All).changes, []);
-    assert_eq!(obstacles(&node), [""; 0]);
+    let (mut destination, values) = entry.destinations.pop_first().unwrap();
+    destination.address = [10, 1, 0, 11].into();
+    entry.destinations.insert(destination, values);
+    let undone = node.audit().undone;
+    assert_eq!((undone.deleted, undone.changed), ([].into(), [key].into()));
+    node.world.update(real_server(11, 5));
+    let pass = node.audit();
+    assert_ne!(pass.steps.table, []);
+    assert_eq!(pass.undone, Undone::default());
 }
 
 #[test]
@@ -386,16 +465,16 @@ fn a_vip_that_kube_proxy_took_first_comes_to_its_link_and_whoever_has_no_part_is
         "{:?}",
         steps(&pass)
     );
-    assert_eq!(obstacles(&node), [""; 0]);
-    node.reconciler.node.directing = Directing::Never;
-    node.pass(&Scope::All);
-    assert_eq!(obstacles(&node), ["net.ipv4.conf.eth0.arp_ignore"]);
+    assert_eq!(obstacles(&mut node), [""; 0]);
+    node.world.node.directing = Directing::Never;
+    node.audit();
+    assert_eq!(obstacles(&mut node), ["net.ipv4.conf.eth0.arp_ignore"]);
 }
 
 #[test]
 fn a_flushed_table_is_missed_at_any_look_and_one_service_in_its_turn() {
     let mut node = Fixture::new(Table::default());
-    assert!(!node.reconciler.misses_one(), "there is nothing to miss");
+    assert!(!node.programmer.misses_an_entry(), "there is nothing to miss");
     let other = WEB
         .replace("name: web,", "name: other,")
         .replace("port: 80", "port: 81");
@@ -407,12 +486,12 @@ fn a_flushed_table_is_missed_at_any_look_and_one_service_in_its_turn() {
         remarks: Vec::new(),
     };
     node.take([web(), other]);
-    let look_twice = |node: &mut Fixture| [(); 2].map(|()| node.reconciler.misses_one());
+    let look_twice = |node: &mut Fixture| [(); 2].map(|()| node.programmer.misses_an_entry());
     assert_eq!(look_twice(&mut node), [false, false]);
-    let table = std::mem::take(&mut node.reconciler.store.table);
+    let table = std::mem::take(&mut node.table().table);
     assert_eq!(look_twice(&mut node), [true, true]);
-    node.reconciler.store.table = table;
-    node.reconciler.store.table.services.pop_last();
+    node.table().table = table;
+    node.table().table.services.pop_last();
     assert_eq!(look_twice(&mut node), [false, true]);
 }
 
@@ -424,12 +503,10 @@ fn the_vip_comes_after_the_table_and_goes_before_it() {
         steps(&pass),
         ["add address 10.0.0.200 on eth0", "announce 10.0.0.200 on eth0"]
     );
-    assert_eq!(fixture.reconciler.taken().len(), 1);
-    assert_eq!(pass.steps.before, []);
+    assert_eq!(pass.steps.around.before, []);
     let pass = fixture.take([delete("web")]);
     assert_eq!(steps(&pass), ["delete address 10.0.0.200 on eth0"]);
-    assert_eq!(pass.steps.after, []);
-    assert_eq!(fixture.reconciler.taken(), []);
+    assert_eq!(pass.steps.around.after, []);
 }
 
 #[test]
@@ -437,23 +514,24 @@ fn a_change_that_needs_nothing_else_of_the_node_does_not_look_at_it() {
     let mut fixture = Fixture::on(neighbour());
     fixture.take([web(), real_server(11, 1)]);
     // Somebody else's doing shows only to whoever looks.
-    fixture.reconciler.host.current.network.links[0].addresses.pop();
+    fixture.host().current.network.links[0].addresses.pop();
     assert_eq!(steps(&fixture.take([real_server(11, 2)])), [""; 0]);
-    let audit = fixture.pass(&Scope::All);
+    let audit = fixture.audit();
     assert_eq!(
         steps(&audit),
         ["add address 10.0.0.200 on eth0", "announce 10.0.0.200 on eth0"]
     );
-    assert_eq!(steps(&fixture.pass(&Scope::All)), [""; 0]);
+    assert_eq!(steps(&fixture.audit()), [""; 0]);
 }
 
 #[test]
 fn what_a_pass_could_not_look_at_the_next_one_makes_up_for() {
     let mut fixture = Fixture::on(neighbour());
-    fixture.reconciler.host.unreadable = true;
-    let scope = fixture.reconciler.update(web());
-    assert!(fixture.reconciler.pass(&scope, fixture.now).is_err());
-    fixture.reconciler.host.unreadable = false;
+    fixture.host().unreadable = true;
+    let scope = fixture.world.update(web()).services;
+    let work = fixture.work(&scope, AroundWork::IfNeeded);
+    assert!(matches!(fixture.run(work), Err(PassError::NotBegun(_))));
+    fixture.host().unreadable = false;
     let pass = fixture.pass(&scope);
     assert_eq!(
         steps(&pass),
@@ -462,20 +540,15 @@ fn what_a_pass_could_not_look_at_the_next_one_makes_up_for() {
 }
 
 #[test]
-fn a_refused_step_is_reported_and_tried_again_with_everything() {
+fn a_refused_step_is_reported_and_tried_again_without_the_table() {
     let mut fixture = Fixture::on(neighbour());
     fixture
-        .reconciler
-        .host
+        .host()
         .refused
         .push("add address 10.0.0.200 on eth0".to_owned());
     fixture.take([web(), real_server(11, 1)]);
-    let failures: Vec<_> = fixture
-        .reconciler
-        .host_failures()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let refused = fixture.programmer.summary().refused;
+    let failures: Vec<_> = refused.into_iter().map(|refused| refused.message).collect();
     assert_eq!(
         failures,
         [
@@ -483,50 +556,49 @@ fn a_refused_step_is_reported_and_tried_again_with_everything() {
             "cannot announce 10.0.0.200 on eth0: not tried, because the address is not there"
         ]
     );
-    assert_eq!(
-        fixture.reconciler.taken(),
-        [],
-        "nobody is told of what is not there"
-    );
-    assert_eq!(fixture.reconciler.failed_scope(), Scope::All);
-    fixture.reconciler.host.refused.clear();
-    fixture.pass(&Scope::All);
-    assert_eq!(fixture.reconciler.host_failures(), []);
-    assert_eq!(fixture.reconciler.failed_scope(), Scope::default());
+    let around_only = Failed {
+        around: true,
+        ..Failed::default()
+    };
+    assert_eq!(fixture.programmer.failed(), around_only);
+    fixture.host().refused.clear();
+    let work = fixture.work(&Scope::default(), AroundWork::Bring);
+    fixture.run(work).unwrap();
+    assert_eq!(fixture.programmer.failed(), Failed::default());
 }
 
 #[test]
 fn a_real_server_is_one_by_its_own_address_and_ceases_to_be_with_it() {
     let mut fixture = Fixture::on(neighbour());
-    fixture.reconciler.node.directing = Directing::Never;
+    fixture.world.node.directing = Directing::Never;
     let pass = fixture.take([web(), real_server(1, 1)]);
-    assert_eq!(pass.changes, []);
+    assert_eq!(pass.steps.table, []);
     let words = steps(&pass);
     assert_eq!(
         (words.first().unwrap().as_str(), words.last().unwrap().as_str()),
         ("add link weir0 (dummy)", "add address 10.0.0.200 on weir0")
     );
     assert_eq!(
-        fixture.reconciler.arp_suppression(),
-        &[ArpMethod::Nftables].into()
+        fixture.programmer.summary().arp_suppression,
+        [ArpMethod::Nftables].into()
     );
     fixture.take([delete("rs1")]);
     wait(&mut fixture);
-    assert_is_no_real_server(&fixture);
+    assert_is_no_real_server(&mut fixture);
 }
 
 /// Nothing is left of what it had as one.
-fn assert_is_no_real_server(fixture: &Fixture) {
-    let current = &fixture.reconciler.host.current;
+fn assert_is_no_real_server(fixture: &mut Fixture) {
+    let current = &fixture.host().current;
     assert_eq!(current.network, neighbour().current.network);
     assert_eq!(current.rules, neighbour().current.rules);
-    assert!(fixture.reconciler.arp_suppression().is_empty());
+    assert!(fixture.programmer.summary().arp_suppression.is_empty());
 }
 
 /// A real server that is no director and serves.
 fn serving() -> Fixture {
     let mut fixture = Fixture::on(neighbour());
-    fixture.reconciler.node.directing = Directing::Never;
+    fixture.world.node.directing = Directing::Never;
     fixture.take([web(), real_server(1, 1)]);
     fixture
 }
@@ -537,19 +609,16 @@ fn a_node_that_is_no_longer_a_real_server_answers_while_the_directors_drain_it()
     assert_eq!(steps(&fixture.take([delete("rs1")])), [""; 0]);
     // An audit knows of it.
     fixture.now += Duration::from_secs(59);
-    assert_eq!(steps(&fixture.pass(&Scope::All)), [""; 0]);
-    assert_eq!(
-        fixture.reconciler.leaving_scope(fixture.now),
-        Scope::Some(BTreeSet::new())
-    );
+    assert_eq!(steps(&fixture.audit()), [""; 0]);
+    assert!(fixture.next_look().unwrap() > fixture.now);
     let pass = wait(&mut fixture);
     assert!(
         steps(&pass).contains(&"delete address 10.0.0.200 on weir0".to_owned()),
         "{:?}",
         steps(&pass)
     );
-    assert_is_no_real_server(&fixture);
-    assert_eq!(fixture.reconciler.next_look(), None);
+    assert_is_no_real_server(&mut fixture);
+    assert_eq!(fixture.next_look(), None);
 }
 
 #[test]
@@ -557,7 +626,7 @@ fn one_that_is_a_real_server_again_has_lost_nothing() {
     let mut fixture = serving();
     fixture.take([delete("rs1")]);
     assert_eq!(steps(&fixture.take([real_server(1, 1)])), [""; 0]);
-    assert_eq!(fixture.reconciler.next_look(), None);
+    assert_eq!(fixture.next_look(), None);
 }
 
 #[test]
@@ -574,20 +643,20 @@ fn what_the_directors_do_not_drain_does_not_linger() {
     }
     assert_eq!(steps(&fixture.take([deleted])), [""; 0]);
     fixture.take([delete("rs1")]);
-    assert_is_no_real_server(&fixture);
+    assert_is_no_real_server(&mut fixture);
     // Whose virtual service goes, before it or after it.
     let mut fixture = serving();
     fixture.take([delete("web")]);
-    assert_is_no_real_server(&fixture);
+    assert_is_no_real_server(&mut fixture);
     let mut fixture = serving();
     fixture.take([delete("rs1")]);
     fixture.take([delete("web")]);
-    assert_is_no_real_server(&fixture);
+    assert_is_no_real_server(&mut fixture);
     // And a VIP that is the virtual service's no more.
     let mut fixture = serving();
     fixture.take([delete("rs1")]);
     fixture.take([web_on("10.0.0.201")]);
-    assert_is_no_real_server(&fixture);
+    assert_is_no_real_server(&mut fixture);
 }
 
 fn established(fixture: &mut Fixture, last: u8, active: u32) {
@@ -599,18 +668,18 @@ fn established(fixture: &mut Fixture, last: u8, active: u32) {
         active,
         ..Default::default()
     };
-    fixture.reconciler.store.connections.insert(key, connections);
+    fixture.table().connections.insert(key, connections);
 }
 
-/// Lets the time pass until the reconciler asks to be called, and passes over what it asks for.
+/// Lets the time pass until something that leaves is to be looked at, and looks at it.
 fn wait(fixture: &mut Fixture) -> Pass {
     fixture.now = fixture
-        .reconciler
         .next_look()
         .expect("something is leaving")
         .max(fixture.now);
-    let scope = fixture.reconciler.leaving_scope(fixture.now);
-    fixture.pass(&scope)
+    let is_due = |(name, time): (&NamespacedName, &Instant)| (*time <= fixture.now).then(|| name.clone());
+    let due = fixture.leaving.iter().filter_map(is_due).collect();
+    fixture.pass(&Scope::These(due))
 }
 
 const QUIESCE: &str = "edit destination 10.0.0.12:80 of TCP 10.0.0.200:80";
@@ -625,14 +694,20 @@ fn a_destination_leaves_when_its_connections_have_ended() {
     for _ in 0..5 {
         assert_eq!(wait(&mut fixture), Pass::default());
     }
-    assert_eq!(fixture.reconciler.desired(), fixture.reconciler.programmed());
+    assert_eq!(
+        fixture.programmer.summary().desired,
+        fixture.programmer.summary().programmed
+    );
     established(&mut fixture, 12, 0);
     assert_eq!(Fixture::words(&wait(&mut fixture)), [REMOVE]);
     assert_eq!(
-        (fixture.reconciler.leaving(), fixture.reconciler.next_look()),
+        (fixture.programmer.summary().leaving, fixture.next_look()),
         (0, None)
     );
-    assert_eq!(fixture.reconciler.desired(), fixture.reconciler.programmed());
+    assert_eq!(
+        fixture.programmer.summary().desired,
+        fixture.programmer.summary().programmed
+    );
 }
 
 #[test]
@@ -643,8 +718,8 @@ fn one_that_is_wanted_again_has_its_weight_again() {
     fixture.take([delete("rs12")]);
     let pass = fixture.take([real_server(12, 1)]);
     assert_eq!(Fixture::words(&pass), [QUIESCE], "the edit back");
-    assert_eq!(fixture.reconciler.next_look(), None);
-    assert_eq!(fixture.pass(&Scope::All), Pass::default());
+    assert_eq!(fixture.next_look(), None);
+    assert_eq!(fixture.audit(), Pass::default());
 }
 
 #[test]
@@ -656,10 +731,10 @@ fn an_audit_in_the_middle_changes_nothing_about_who_leaves() {
     fixture.take([delete("rs12")]);
     for second in 1..60 {
         fixture.now = begin + std::time::Duration::from_secs(second);
-        assert_eq!(fixture.pass(&Scope::All), Pass::default(), "after {second} s");
+        assert_eq!(fixture.audit(), Pass::default(), "after {second} s");
     }
     fixture.now = begin + std::time::Duration::from_secs(60);
-    assert_eq!(Fixture::words(&fixture.pass(&Scope::All)), [REMOVE]);
+    assert_eq!(Fixture::words(&fixture.audit()), [REMOVE]);
 }
 
 /// After a restart nobody knows how long it has been leaving: it has its whole time again, but no new connections.
@@ -671,7 +746,7 @@ fn a_restart_in_the_middle_cuts_nobody_off() {
     fixture.take([delete("rs12")]);
     let mut fixture = fixture.restart();
     assert_eq!(fixture.take([web(), real_server(11, 1)]), Pass::default());
-    assert_eq!(fixture.reconciler.leaving(), 1);
+    assert_eq!(fixture.programmer.summary().leaving, 1);
     established(&mut fixture, 12, 0);
     assert_eq!(Fixture::words(&wait(&mut fixture)), [REMOVE]);
 }
@@ -683,12 +758,12 @@ fn a_removal_that_is_refused_is_tried_again_and_not_begun_anew() {
     fixture.take([delete("rs12")]);
     // Somebody takes it away first: what is gone is as good as removed.
     let key: ServiceKey = "TCP 10.0.0.200:80".parse().unwrap();
-    let entry = fixture.reconciler.store.table.services.get_mut(&key).unwrap();
+    let entry = fixture.table().table.services.get_mut(&key).unwrap();
     entry
         .destinations
         .retain(|key, _| key.address != std::net::IpAddr::from([10, 0, 0, 12]));
     assert_eq!(wait(&mut fixture), Pass::default());
-    assert_eq!(fixture.reconciler.leaving(), 0);
+    assert_eq!(fixture.programmer.summary().leaving, 0);
 }
 
 #[test]
@@ -700,7 +775,7 @@ fn a_service_that_goes_takes_those_who_leave_with_it() {
     let pass = fixture.take([delete("web")]);
     assert_eq!(Fixture::words(&pass), ["delete service TCP 10.0.0.200:80"]);
     assert_eq!(
-        (fixture.reconciler.leaving(), fixture.reconciler.next_look()),
+        (fixture.programmer.summary().leaving, fixture.next_look()),
         (0, None)
     );
 }
@@ -724,17 +799,14 @@ fn who_holds_a_deleted_real_server_hears_when_it_has_left() {
     established(&mut fixture, 12, 1);
     fixture.take([marked_deleted(12)]);
     assert_eq!(
-        fixture.reconciler.leaving_real_servers(),
+        fixture.programmer.summary().leaving_real_servers,
         [(name("rs12"), 1)].into()
     );
     established(&mut fixture, 12, 0);
     wait(&mut fixture);
-    assert_eq!(
-        fixture.reconciler.leaving_real_servers(),
-        [(name("rs12"), 0)].into()
-    );
+    assert_eq!(fixture.programmer.summary().leaving_real_servers, BTreeMap::new());
     fixture.take([delete("rs12")]);
-    assert_eq!(fixture.reconciler.leaving_real_servers(), BTreeMap::new());
+    assert_eq!(fixture.programmer.summary().leaving_real_servers, BTreeMap::new());
 }
 
 /// One that was deleted before this agent knew of it is nobody's destination here.
@@ -742,24 +814,24 @@ fn who_holds_a_deleted_real_server_hears_when_it_has_left() {
 fn a_deleted_real_server_that_was_no_destination_does_not_become_one() {
     let mut fixture = Fixture::new(Table::default());
     let pass = fixture.take([web(), real_server(11, 1), marked_deleted(12)]);
-    assert_eq!(pass.changes.len(), 2);
-    assert_eq!(
-        fixture.reconciler.leaving_real_servers(),
-        [(name("rs12"), 0)].into()
-    );
+    assert_eq!(pass.steps.table.len(), 2);
+    assert_eq!(fixture.programmer.summary().leaving_real_servers, BTreeMap::new());
 }
 
 #[test]
 fn a_virtual_service_is_served_when_the_kernel_has_all_of_it() {
     let mut fixture = Fixture::new(Table::default());
-    fixture.reconciler.store.missing_schedulers = vec![Scheduler::WeightedLeastConnections];
+    fixture.table().missing_schedulers = vec![Scheduler::WeightedLeastConnections];
     fixture.take([web(), real_server(11, 1)]);
-    assert!(fixture.reconciler.generations().is_empty(), "it is refused");
-    fixture.reconciler.store.missing_schedulers.clear();
-    fixture.pass(&Scope::All);
+    assert!(
+        fixture.programmer.summary().generations.is_empty(),
+        "it is refused"
+    );
+    fixture.table().missing_schedulers.clear();
+    fixture.audit();
     let mut expected = Generations::default();
     expected.exchange(None, Some(Generation::new(&name("web"), None)));
-    assert_eq!(*fixture.reconciler.generations(), expected);
+    assert_eq!(fixture.programmer.summary().generations, expected);
     // One whose latest form is invalid is not served as it is meant.
     let invalid = Update::Put {
         object: ObjectRef::virtual_service(&name("web")),
@@ -771,11 +843,11 @@ fn a_virtual_service_is_served_when_the_kernel_has_all_of_it() {
         }],
     };
     fixture.take([invalid]);
-    assert!(fixture.reconciler.generations().is_empty());
+    assert!(fixture.programmer.summary().generations.is_empty());
     fixture.take([web()]);
-    assert_eq!(*fixture.reconciler.generations(), expected);
+    assert_eq!(fixture.programmer.summary().generations, expected);
     fixture.take([delete("web")]);
-    assert!(fixture.reconciler.generations().is_empty());
+    assert!(fixture.programmer.summary().generations.is_empty());
 }
 
 #[test]
@@ -784,8 +856,49 @@ fn a_vip_that_cannot_be_bound_is_not_served() {
     host.refused = vec!["add address 10.0.0.200 on eth0".to_owned()];
     let mut fixture = Fixture::on(host);
     fixture.take([web(), real_server(11, 1)]);
-    assert!(fixture.reconciler.generations().is_empty());
-    fixture.reconciler.host.refused.clear();
-    fixture.pass(&Scope::All);
-    assert!(!fixture.reconciler.generations().is_empty());
+    assert!(fixture.programmer.summary().generations.is_empty());
+    fixture.host().refused.clear();
+    fixture.audit();
+    assert!(!fixture.programmer.summary().generations.is_empty());
+}
+
+/// What `weir plan` shows is what `weir apply` does, what a node has once included.
+#[test]
+fn a_preview_shows_the_steps_that_a_pass_takes() {
+    let group = "{apiVersion: weir.dev/v1alpha1, kind: DirectorGroup, metadata: {name: default}, spec: {nodeSelector: {}, \
+                 failover: {type: Routed}, timeouts: {tcp: 20m}, connectionSync: {interface: eth0, syncID: 3}, \
+                 sysctls: {net.ipv4.vs.sloppy_tcp: '1'}}}";
+    let form = validate::director_group(&serde_saphyr::from_str(group).unwrap())
+        .value
+        .unwrap();
+    let group = Update::Put {
+        object: ObjectRef::director_group("default".into()),
+        form: Some(crate::catalog::Form::DirectorGroup(Box::new(form))),
+        remarks: Vec::new(),
+    };
+    let once = |fixture: &Fixture| Work {
+        leavers: Leavers::KeepServing,
+        ..fixture.work(&Scope::Every, AroundWork::Bring)
+    };
+    let mut host = neighbour();
+    let setting = "net.ipv4.vs.sloppy_tcp".into();
+    host.current.sysctls.insert(setting, "0".into());
+    let mut fixture = Fixture::on(host);
+    for updates in [
+        vec![web(), real_server(11, 1), real_server(12, 1), group],
+        vec![real_server(12, 7), marked_deleted(11)],
+        vec![delete("web")],
+    ] {
+        for update in updates {
+            fixture.world.update(update);
+        }
+        let owned: crate::ledger::Entries = fixture.programmer.ledger.entries().clone();
+        let (table, host) = (fixture.table().clone(), fixture.host().clone());
+        let mut looks = Programmer::new(table, host, owned, false);
+        let shown = looks.preview(once(&fixture)).unwrap().steps;
+        let work = once(&fixture);
+        let done = fixture.run(work).unwrap().steps;
+        assert_eq!(shown, done);
+        assert!(!done.is_empty());
+    }
 }

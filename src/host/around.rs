@@ -46,9 +46,9 @@ impl Listened {
     }
 }
 
-/// What one virtual service needs of a node. The needs of all of them are one state ([`desired`](super::desired)).
+/// What one virtual service needs of a node. Those of all of them are one state ([`desired`](super::desired)).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Needs {
+pub struct Around {
     /// VIPs that this node answers for, as their active director.
     pub answered: BTreeSet<BoundAddress>,
     /// VIPs that are this node's without anybody hearing of it, as their real server; or which a routing daemon tells of.
@@ -78,7 +78,7 @@ pub struct Needs {
     pub sysctls: BTreeMap<Box<str>, Box<str>>,
 }
 
-impl Needs {
+impl Around {
     /// Leaves nothing of other VIPs than these.
     pub fn keep_vips(&mut self, vips: &[IpAddr]) {
         let is_kept = |vip: &IpAddr| vips.contains(vip);

@@ -11,20 +11,19 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::catalog::NamespacedName;
-use crate::catalog::validated::ValidatedVirtualService;
-use crate::host::Needs;
-use crate::plan::ServiceNeeds;
+use crate::host::Around;
+use crate::plan::{ServiceAround, ServicePlan};
 
 /// What a node still has as a real server that it no longer is.
 #[derive(Debug, Default)]
-pub(super) struct Lingering {
+pub struct Lingering {
     left: BTreeMap<NamespacedName, BTreeMap<IpAddr, Left>>,
 }
 
 /// One real server's part, after it.
 #[derive(Debug, Clone, PartialEq)]
 struct Left {
-    needs: Needs,
+    around: Around,
     since: Instant,
     /// `None` is until the virtual service goes, too.
     until: Option<Instant>,
@@ -32,26 +31,24 @@ struct Left {
 
 impl Lingering {
     /// Takes in what a virtual service needs, in place of what it needed, and says whether that changes what lingers.
-    /// `service` is the virtual service, if it is still there: the connections of one that is not have been cut.
-    pub(super) fn take_in(
+    /// `after` is its plan, if it is still there: the connections of one that is not have been cut.
+    pub fn take_in(
         &mut self,
         name: &NamespacedName,
-        before: Option<&ServiceNeeds>,
-        after: Option<&ServiceNeeds>,
-        service: Option<&ValidatedVirtualService>,
+        before: Option<&ServiceAround>,
+        after: Option<&ServicePlan>,
         now: Instant,
     ) -> bool {
         let earlier = self.left.remove(name).unwrap_or_default();
-        let Some(service) = service else {
+        let Some(service) = after else {
             return !earlier.is_empty();
         };
-        let is_served =
-            |address: &IpAddr| after.is_some_and(|after| after.real_servers.contains_key(address));
+        let is_served = |address: &IpAddr| service.around.real_servers.contains_key(address);
         let parts = before.into_iter().flat_map(|before| &before.real_servers);
         let leaving = parts.filter(|(address, part)| !part.deleted && !is_served(address));
         let leaving = leaving.map(|(address, part)| {
             let left = Left {
-                needs: part.needs.clone(),
+                around: part.around.clone(),
                 since: now,
                 until: None,
             };
@@ -63,7 +60,7 @@ impl Lingering {
             !is_served(address) && left.until.is_none_or(|until| until > now)
         });
         for left in left.values_mut() {
-            left.needs.keep_vips(service.listen.addresses());
+            left.around.keep_vips(&service.vips);
         }
         let news = left != earlier;
         if !left.is_empty() {
@@ -73,34 +70,27 @@ impl Lingering {
     }
 
     /// What is still to be there.
-    pub(super) fn needs(&self) -> impl Iterator<Item = &Needs> {
-        self.all().map(|(_, left)| &left.needs)
+    pub fn around(&self) -> impl Iterator<Item = &Around> {
+        self.all().map(|left| &left.around)
     }
 
     /// The virtual services of which something lingers.
-    pub(super) fn names(&self) -> impl Iterator<Item = &NamespacedName> {
+    pub fn names(&self) -> impl Iterator<Item = &NamespacedName> {
         self.left.keys()
     }
 
-    /// The virtual services of which something has lingered long enough.
-    pub(super) fn due(&self, now: Instant) -> impl Iterator<Item = &NamespacedName> {
-        let is_due = move |left: &Left| left.until.is_some_and(|until| until <= now);
-        let due = self.all().filter(move |(_, left)| is_due(left));
-        due.map(|(name, _)| name)
+    /// When something of a virtual service has lingered long enough.
+    pub fn ends(&self, name: &NamespacedName) -> Option<Instant> {
+        let left = self.left.get(name)?;
+        left.values().filter_map(|left| left.until).min()
     }
 
-    /// When somebody should look next.
-    pub(super) fn next_look(&self) -> Option<Instant> {
-        self.all().filter_map(|(_, left)| left.until).min()
-    }
-
-    fn all(&self) -> impl Iterator<Item = (&NamespacedName, &Left)> {
-        let all = self.left.iter();
-        all.flat_map(|(name, left)| left.values().map(move |left| (name, left)))
+    fn all(&self) -> impl Iterator<Item = &Left> {
+        self.left.values().flat_map(BTreeMap::values)
     }
 }
 
-fn until(since: Instant, service: &ValidatedVirtualService) -> Option<Instant> {
+fn until(since: Instant, service: &ServicePlan) -> Option<Instant> {
     let draining = service.draining;
     let until = since.checked_add(draining.timeout);
     until.filter(|_| !draining.keep)

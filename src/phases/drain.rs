@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The kernel drops the packets of connections to a destination that is gone, so on the director this is all that an
-//! established connection's life depends on; on the real server see `lingering`.
+//! established connection's life depends on; on the real server see [`linger`](super::linger).
 //!
 //! - **TCP, SCTP**: a connection counts as active from its handshake until one side closes it (`tcp_state_active` of
 //!   `net/netfilter/ipvs/ip_vs_proto_tcp.c`). The kernel remembers those that are being closed for minutes, whether or not the
@@ -20,13 +20,12 @@
 //!
 //! Time runs from when this agent saw that a destination is not wanted: after a restart it has its whole time again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::catalog::NamespacedName;
 use crate::catalog::validated::ValidatedDraining;
-use crate::ipvs::{Connections, DestinationKey, ListedService, Protocol, ServiceKey, Table};
-use crate::plan::Plan;
+use crate::ipvs::{Connections, DestinationKey, Entry, ListedService, Protocol, ServiceKey};
 
 /// How long a destination without active connections stays, for those of which one side is still sending.
 const SETTLING: Duration = Duration::from_secs(3);
@@ -36,9 +35,15 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The destinations that are leaving a node's table.
 #[derive(Debug, Default)]
-pub(super) struct Drains {
-    services: BTreeMap<ServiceKey, BTreeMap<DestinationKey, Drain>>,
+pub struct Drains {
+    services: BTreeMap<ServiceKey, ServiceDrains>,
+    /// How many there are.
+    count: usize,
+    /// How many destinations each RealServer that leaves still is.
+    real_servers: BTreeMap<NamespacedName, usize>,
 }
+
+type ServiceDrains = BTreeMap<DestinationKey, Drain>;
 
 #[derive(Debug)]
 struct Drain {
@@ -61,77 +66,74 @@ pub struct Drained {
     pub forced: bool,
 }
 
+/// What is wanted of a service whose destinations may leave.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// The service.
+    pub key: ServiceKey,
+    /// Its entry.
+    pub entry: &'a mut Entry,
+    /// Its destinations that are not wanted any more but still serve, each with the RealServer that it is, if it is one.
+    pub serving: &'a BTreeMap<(ServiceKey, DestinationKey), Option<NamespacedName>>,
+    /// How long its destinations have.
+    pub draining: ValidatedDraining,
+}
+
 impl Drains {
-    /// Puts the destinations that leave the given services back into the plan's table, without new connections, but for
-    /// those whose time is over. `draining` says how long the destinations of a virtual service have.
-    pub(super) fn hold(
-        &mut self,
-        services: &BTreeSet<ServiceKey>,
-        current: &Table,
-        plan: &mut Plan,
-        draining: impl Fn(&NamespacedName) -> Option<ValidatedDraining>,
-        now: Instant,
-    ) {
-        for service in services {
-            let mut before = self.services.remove(service).unwrap_or_default();
-            let wanted = plan.table.services.get_mut(service);
-            let (Some(wanted), Some(current)) = (wanted, current.services.get(service)) else {
+    /// Puts the destinations that leave a service back into its entry, without new connections, but for those whose
+    /// time is over. `current` is what the kernel holds of it.
+    pub fn hold(&mut self, wanted: Wanted<'_>, current: &Entry, now: Instant) {
+        let Wanted {
+            key: service,
+            entry,
+            serving,
+            draining,
+        } = wanted;
+        let mut before = self.take(&service);
+        let mut drains = BTreeMap::new();
+        for (key, destination) in &current.destinations {
+            if entry.destinations.contains_key(key) {
                 continue;
-            };
-            let Some(draining) = plan.owners.get(service).and_then(&draining) else {
+            }
+            let serves = serving.get(&(service, *key));
+            if is_udp(&service) && serves.is_none() {
                 continue;
+            }
+            let drain = before.remove(key).unwrap_or_else(|| Drain::new(now, draining));
+            let drain = Drain {
+                draining,
+                real_server: serves.cloned().flatten(),
+                ..drain
             };
-            let mut drains = BTreeMap::new();
-            for (key, destination) in &current.destinations {
-                if wanted.destinations.contains_key(key) {
-                    continue;
-                }
-                let leaver = plan.leaving.get(&(*service, *key));
-                if is_udp(service) && leaver.is_none() {
-                    continue;
-                }
-                let drain = before.remove(key).unwrap_or_else(|| Drain::new(now, draining));
-                let drain = Drain {
-                    draining,
-                    real_server: leaver.cloned().flatten(),
-                    ..drain
-                };
-                if drain.over.is_none() {
-                    wanted.destinations.insert(*key, destination.quiesced());
-                }
-                drains.insert(*key, drain);
+            if drain.over.is_none() {
+                entry.destinations.insert(*key, destination.quiesced());
             }
-            if !drains.is_empty() {
-                self.services.insert(*service, drains);
-            }
+            drains.insert(*key, drain);
         }
+        self.put(service, drains);
+    }
+
+    /// Takes in that a service is not wanted any more, or is not there: nothing of it drains.
+    pub fn forget(&mut self, service: &ServiceKey) {
+        self.take(service);
     }
 
     /// Takes in that a destination has been removed, and says how its draining ended if that is why.
-    pub(super) fn removed(&mut self, service: &ServiceKey, key: &DestinationKey) -> Option<Drained> {
-        let drains = self.services.get_mut(service)?;
+    pub fn removed(&mut self, service: &ServiceKey, key: &DestinationKey) -> Option<Drained> {
+        let mut drains = self.take(service);
         let drain = drains.remove(key);
-        if drains.is_empty() {
-            self.services.remove(service);
-        }
+        self.put(*service, drains);
         drain?.over
     }
 
-    /// The services with destinations whose connections are to be looked at by now.
-    pub(super) fn due(&self, now: Instant) -> impl Iterator<Item = ServiceKey> {
-        self.services
-            .iter()
-            .filter(move |(_, drains)| drains.values().any(|drain| drain.next_look <= now))
-            .map(|(service, _)| *service)
-    }
-
-    /// When somebody should look next.
-    pub(super) fn next_look(&self) -> Option<Instant> {
-        self.all().map(|drain| drain.next_look).min()
+    /// When the connections of a service's destinations should be looked at next.
+    pub fn next_look(&self, service: &ServiceKey) -> Option<Instant> {
+        let drains = self.services.get(service)?;
+        drains.values().map(|drain| drain.next_look).min()
     }
 
     /// Takes in what the kernel counts, and decides whose time is over.
-    pub(super) fn judge(&mut self, listed: &[ListedService], now: Instant) {
+    pub fn observe(&mut self, listed: &[ListedService], now: Instant) {
         for ListedService {
             key, destinations, ..
         } in listed
@@ -141,24 +143,50 @@ impl Drains {
             };
             for destination in destinations {
                 if let Some(drain) = drains.get_mut(&destination.key) {
-                    drain.judge(is_udp(key), destination.connections, now);
+                    drain.observe(is_udp(key), destination.connections, now);
                 }
             }
         }
     }
 
     /// How many destinations are leaving.
-    pub(super) fn len(&self) -> usize {
-        self.services.values().map(BTreeMap::len).sum()
+    pub fn len(&self) -> usize {
+        self.count
     }
 
-    /// The RealServers that the leaving destinations are, one for each.
-    pub(super) fn real_servers(&self) -> impl Iterator<Item = &NamespacedName> {
-        self.all().filter_map(|drain| drain.real_server.as_ref())
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
-    fn all(&self) -> impl Iterator<Item = &Drain> {
-        self.services.values().flat_map(BTreeMap::values)
+    /// The RealServers that the leaving destinations are, each with how many it still is.
+    pub fn real_servers(&self) -> &BTreeMap<NamespacedName, usize> {
+        &self.real_servers
+    }
+
+    fn take(&mut self, service: &ServiceKey) -> ServiceDrains {
+        let drains = self.services.remove(service).unwrap_or_default();
+        self.count -= drains.len();
+        for name in drains.values().filter_map(|drain| drain.real_server.as_ref()) {
+            if let Some(count) = self.real_servers.get_mut(name) {
+                *count -= 1;
+                if *count == 0 {
+                    self.real_servers.remove(name);
+                }
+            }
+        }
+        drains
+    }
+
+    fn put(&mut self, service: ServiceKey, drains: ServiceDrains) {
+        if drains.is_empty() {
+            return;
+        }
+        self.count += drains.len();
+        for name in drains.values().filter_map(|drain| drain.real_server.as_ref()) {
+            *self.real_servers.entry(name.clone()).or_default() += 1;
+        }
+        self.services.insert(service, drains);
     }
 }
 
@@ -175,7 +203,7 @@ impl Drain {
         }
     }
 
-    fn judge(&mut self, udp: bool, connections: Connections, now: Instant) {
+    fn observe(&mut self, udp: bool, connections: Connections, now: Instant) {
         let Connections { active, inactive, .. } = connections;
         let counted = if udp {
             active.saturating_add(inactive)
@@ -244,7 +272,7 @@ mod tests {
         let mut drain = Drain::new(start, draining);
         for looks in 1..1000 {
             let now = drain.next_look;
-            drain.judge(udp, counts((now - start).as_secs()), now);
+            drain.observe(udp, counts((now - start).as_secs()), now);
             if let Some(over) = drain.over {
                 let took = now - start;
                 let left = counts(took.as_secs());

@@ -1,36 +1,40 @@
-//! What a node's table holds, as numbers.
+//! What a node's table holds, in as little room as tells whether two tables are equal.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use crate::digest;
-use crate::ipvs::{ServiceKey, Table};
+use crate::ipvs::{Entry, ServiceKey, Table};
 
-/// Which entries there are, in as little room as tells whether two sets of them are equal.
+/// Which entries there are, as digests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Programming {
+pub struct TableDigest {
     services: BTreeMap<ServiceKey, ServiceDigest>,
     destinations: usize,
     digest: u64,
 }
 
+/// One service with its destinations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct ServiceDigest {
+pub(super) struct ServiceDigest {
     digest: u64,
     destinations: u32,
 }
 
 impl ServiceDigest {
     fn of(table: &Table, key: &ServiceKey) -> Option<Self> {
-        let entry = table.services.get(key)?;
-        Some(Self {
+        Some(Self::of_entry(key, table.services.get(key)?))
+    }
+
+    pub(super) fn of_entry(key: &ServiceKey, entry: &Entry) -> Self {
+        Self {
             digest: digest::value(&(*key, entry)),
             destinations: u32::try_from(entry.destinations.len()).unwrap_or(u32::MAX),
-        })
+        }
     }
 }
 
-impl Programming {
+impl TableDigest {
     /// How many services there are.
     pub fn services(&self) -> usize {
         self.services.len()
@@ -67,9 +71,10 @@ impl Programming {
         self.services.get(key) == other.services.get(key)
     }
 
-    /// Whether a table says the same of a service.
-    pub(super) fn agrees_with(&self, table: &Table, key: &ServiceKey) -> bool {
-        self.services.get(key) == ServiceDigest::of(table, key).as_ref()
+    /// The service as it is here, if another says the same of it.
+    pub(super) fn agreed(&self, other: &Self, key: &ServiceKey) -> Option<ServiceDigest> {
+        let own = self.services.get(key)?;
+        (other.services.get(key) == Some(own)).then_some(*own)
     }
 
     pub(super) fn contains(&self, key: &ServiceKey) -> bool {
@@ -81,7 +86,7 @@ impl Programming {
         self.exchange(key, ServiceDigest::of(table, &key));
     }
 
-    /// Puts what another programming says of a service, or that it is not there.
+    /// Puts what another says of a service, or that it is not there.
     pub(super) fn copy(&mut self, key: ServiceKey, other: &Self) {
         self.exchange(key, other.services.get(&key).copied());
     }

@@ -11,10 +11,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::report::Report;
+use super::status;
 use crate::api::{API_VERSION, NodeState, NodeStateStatus};
-use crate::report::Report;
 use crate::source::watch::words;
-use crate::status;
 
 /// Who the API server says wrote a field.
 const FIELD_MANAGER: &str = "weir-agent";

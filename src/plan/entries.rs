@@ -10,7 +10,7 @@ use crate::ipvs::{
     ServiceKey, Weight,
 };
 
-use super::services::{KernelService, services};
+use super::services::KernelService;
 use crate::catalog::validated::{
     AdminState, Listen, ValidatedBackend, ValidatedFallback, ValidatedPersistence, ValidatedRealServer,
     ValidatedVirtualService,
@@ -18,42 +18,40 @@ use crate::catalog::validated::{
 
 /// What a director's kernel should hold for one virtual service, and what is to be said about it.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
+pub(super) struct Entries {
+    /// In the order of their keys.
     pub(super) entries: Vec<(ServiceKey, Entry)>,
-    pub(super) leaving: Leaving,
+    /// Destinations that still serve the connections they have, with the RealServers that they are.
+    pub(super) leaving: BTreeMap<(ServiceKey, DestinationKey), Option<NamespacedName>>,
     pub(super) findings: Vec<Finding>,
 }
 
-/// Destinations that still serve the connections they have, with the RealServers that they are.
-type Leaving = BTreeMap<(ServiceKey, DestinationKey), Option<NamespacedName>>;
-
-/// Plans one virtual service for a node that is its active director.
-pub(super) fn want(
+/// Plans the entries of one virtual service for a node that balances it.
+pub(super) fn entries(
     catalog: &Catalog,
     name: &NamespacedName,
     service: &ValidatedVirtualService,
+    services: &[KernelService],
     synchronized: bool,
-) -> Wanted {
-    let mut wanted = Wanted::default();
-    let wish = Wish {
+) -> Entries {
+    let mut entries = Entries::default();
+    let input = PlanInput {
         name,
         service,
         synchronized,
     };
-    let selected = select(catalog, name, service, &mut wanted.findings);
-    let referred = refer(catalog, &wish, &mut wanted.findings);
-    for KernelService { key, .. } in services(catalog, name, service, &mut wanted.findings) {
-        let entry = entry(&key, &wish, &selected, &referred, &mut wanted);
-        wanted.entries.push((key, entry));
+    let selected = select(catalog, name, service, &mut entries.findings);
+    let resolved = resolve(catalog, &input, &mut entries.findings);
+    for KernelService { key, .. } in services {
+        let entry = entry(key, &input, &selected, &resolved, &mut entries);
+        entries.entries.push((*key, entry));
     }
-    // The same real server is looked at for every key, and what is wrong with it is the same for all.
-    wanted.findings.sort();
-    wanted.findings.dedup();
-    wanted
+    entries.entries.sort_by_key(|(key, _)| *key);
+    entries
 }
 
 /// A virtual service whose table is planned.
-struct Wish<'a> {
+struct PlanInput<'a> {
     name: &'a NamespacedName,
     service: &'a ValidatedVirtualService,
     /// Whether directors pass connections to each other.
@@ -101,15 +99,19 @@ fn select<'a>(
 }
 
 /// A backend that is a Service, with the endpoints it has.
-struct ReferredBackend<'a> {
+struct ResolvedBackend<'a> {
     backend: &'a ValidatedBackend,
     service: NamespacedName,
     referred: Referred,
 }
 
 /// The backends of a virtual service that are Services.
-fn refer<'a>(catalog: &Catalog, wish: &Wish<'a>, findings: &mut Vec<Finding>) -> Vec<ReferredBackend<'a>> {
-    let Wish { name, service, .. } = wish;
+fn resolve<'a>(
+    catalog: &Catalog,
+    input: &PlanInput<'a>,
+    findings: &mut Vec<Finding>,
+) -> Vec<ResolvedBackend<'a>> {
+    let PlanInput { name, service, .. } = input;
     let mut all = Vec::new();
     for backend in &service.backends {
         let Some(reference) = backend.source.service() else {
@@ -150,7 +152,7 @@ fn refer<'a>(catalog: &Catalog, wish: &Wish<'a>, findings: &mut Vec<Finding>) ->
                     );
                     say("serviceRef", Reason::Empty, message);
                 }
-                all.push(ReferredBackend {
+                all.push(ResolvedBackend {
                     backend,
                     service: target,
                     referred,
@@ -164,11 +166,11 @@ fn refer<'a>(catalog: &Catalog, wish: &Wish<'a>, findings: &mut Vec<Finding>) ->
 /// The destinations of a key that the endpoints of a Service are, and whether they leave.
 fn endpoints(
     key: &ServiceKey,
-    wish: &Wish<'_>,
-    of: &ReferredBackend<'_>,
+    input: &PlanInput<'_>,
+    of: &ResolvedBackend<'_>,
     findings: &mut Vec<Finding>,
 ) -> Vec<(DestinationKey, Destination, Part)> {
-    let ReferredBackend {
+    let ResolvedBackend {
         backend,
         service,
         referred,
@@ -176,7 +178,7 @@ fn endpoints(
     let mut unfit = |field: &str, message| {
         let field = format!("spec.backends[{}].serviceRef{field}", backend.index);
         findings.push(Finding::new(
-            ObjectRef::virtual_service(wish.name),
+            ObjectRef::virtual_service(input.name),
             &field,
             Reason::Mismatch,
             message,
@@ -210,7 +212,7 @@ fn endpoints(
     fitting()
         .map(|endpoint| {
             let method = ForwardingMethod::Masquerade;
-            let port = port_behind(key, wish.service, method, endpoint.port);
+            let port = port_behind(key, input.service, method, endpoint.port);
             let (Ok(port) | Err(port)) = port;
             let weight = match endpoint.part {
                 Part::Takes => backend.weight,
@@ -228,15 +230,15 @@ fn endpoints(
 
 fn entry(
     key: &ServiceKey,
-    wish: &Wish<'_>,
+    input: &PlanInput<'_>,
     selected: &[Selected<'_>],
-    referred: &[ReferredBackend<'_>],
-    wanted: &mut Wanted,
+    referred: &[ResolvedBackend<'_>],
+    planned: &mut Entries,
 ) -> Entry {
-    let name = wish.name;
-    let Wanted {
+    let name = input.name;
+    let Entries {
         leaving, findings, ..
-    } = wanted;
+    } = planned;
     let mut destinations = BTreeMap::new();
     let mut holders: BTreeMap<DestinationKey, &Arc<str>> = BTreeMap::new();
     let mut leavers = BTreeMap::new();
@@ -249,7 +251,7 @@ fn entry(
         .filter(|one| one.server.admin_state == AdminState::Enabled)
     {
         let object = || ObjectRef::real_server(&named(one));
-        match destination(key, wish, one) {
+        match destination(key, input, one) {
             Err(Unfit { field, message }) => {
                 findings.push(Finding::new(object(), field, Reason::Mismatch, message));
             }
@@ -276,7 +278,7 @@ fn entry(
     }
     // What a RealServer says of an address counts more than what an endpoint is by default.
     for one in referred {
-        for (destination_key, destination, part) in endpoints(key, wish, one, findings) {
+        for (destination_key, destination, part) in endpoints(key, input, one, findings) {
             if part == Part::Leaves {
                 leavers.insert(destination_key, None);
             } else {
@@ -286,7 +288,7 @@ fn entry(
     }
     for one in selected.iter().filter(|one| one.server.admin_state.leaves()) {
         // What is wrong with one that never was a destination does not matter any more.
-        if let Ok(Some((destination_key, _))) = destination(key, wish, one) {
+        if let Ok(Some((destination_key, _))) = destination(key, input, one) {
             leavers.insert(destination_key, Some(named(one)));
         }
     }
@@ -294,7 +296,7 @@ fn entry(
         .values()
         .all(|destination: &Destination| destination.weight == Weight::QUIESCED);
     // Looked at even while nobody needs it: what is wrong with it should not come out in an outage.
-    match fallback(key, wish) {
+    match fallback(key, input) {
         Err(Unfit { field, message }) => findings.push(Finding::new(
             ObjectRef::virtual_service(name),
             field,
@@ -309,7 +311,7 @@ fn entry(
         .filter(|(destination, _)| !destinations.contains_key(destination));
     leaving.extend(leavers.map(|(destination, server)| ((*key, destination), server)));
     Entry {
-        service: kernel_service(key.family(), wish.service),
+        service: kernel_service(key.family(), input.service),
         destinations,
     }
 }
@@ -323,17 +325,17 @@ struct Unfit {
 /// The destination that a real server is, if it is one of this key's family.
 fn destination(
     key: &ServiceKey,
-    wish: &Wish<'_>,
+    input: &PlanInput<'_>,
     one: &Selected<'_>,
 ) -> Result<Option<(DestinationKey, Destination)>, Unfit> {
-    let Wish { name, service, .. } = wish;
+    let PlanInput { name, service, .. } = input;
     let Selected { server, backend, .. } = one;
     let forwarding = server.forwarding.unwrap_or(service.forwarding).method;
-    match family_fits(key, wish, server.address, forwarding) {
+    match family_fits(key, input, server.address, forwarding) {
         FamilyFits::Yes => {}
         FamilyFits::AnotherVip => return Ok(None),
-        FamilyFits::No => return Err(unfit_family(key, wish, server.address)),
-        FamilyFits::NotWhileSynchronized => return Err(unfit_while_synchronized(key, wish, server.address)),
+        FamilyFits::No => return Err(unfit_family(key, input, server.address)),
+        FamilyFits::NotWhileSynchronized => return Err(unfit_while_synchronized(key, input, server.address)),
     }
     let asked = server.port.or(backend.target_port);
     let port = port_behind(key, service, forwarding, asked).map_err(|own| Unfit {
@@ -399,27 +401,27 @@ enum FamilyFits {
 
 fn family_fits(
     key: &ServiceKey,
-    wish: &Wish<'_>,
+    input: &PlanInput<'_>,
     address: IpAddr,
     forwarding: ForwardingMethod,
 ) -> FamilyFits {
     let family = Family::of(address);
-    let some_vip_has_it = match &wish.service.listen {
+    let some_vip_has_it = match &input.service.listen {
         Listen::Addresses { addresses, .. } => addresses.iter().any(|vip| Family::of(*vip) == family),
         Listen::Mark { .. } => false,
     };
     match forwarding {
         _ if family == key.family() => FamilyFits::Yes,
         _ if some_vip_has_it => FamilyFits::AnotherVip,
-        ForwardingMethod::Tunnel(_) if wish.synchronized => FamilyFits::NotWhileSynchronized,
+        ForwardingMethod::Tunnel(_) if input.synchronized => FamilyFits::NotWhileSynchronized,
         ForwardingMethod::Tunnel(_) => FamilyFits::Yes,
         _ => FamilyFits::No,
     }
 }
 
 /// The same for every listener, so that it is said once.
-fn unfit_family(key: &ServiceKey, wish: &Wish<'_>, address: IpAddr) -> Unfit {
-    let Wish { name, service, .. } = wish;
+fn unfit_family(key: &ServiceKey, input: &PlanInput<'_>, address: IpAddr) -> Unfit {
+    let PlanInput { name, service, .. } = input;
     let family = Family::of(address);
     let message = match &service.listen {
         Listen::Addresses { .. } => format!(
@@ -437,7 +439,7 @@ fn unfit_family(key: &ServiceKey, wish: &Wish<'_>, address: IpAddr) -> Unfit {
     }
 }
 
-fn unfit_while_synchronized(key: &ServiceKey, wish: &Wish<'_>, address: IpAddr) -> Unfit {
+fn unfit_while_synchronized(key: &ServiceKey, input: &PlanInput<'_>, address: IpAddr) -> Unfit {
     Unfit {
         field: "spec.address",
         message: format!(
@@ -446,8 +448,8 @@ fn unfit_while_synchronized(key: &ServiceKey, wish: &Wish<'_>, address: IpAddr) 
              connectionSync out of DirectorGroup {}",
             Family::of(address),
             key.family(),
-            wish.name,
-            wish.service.director_group
+            input.name,
+            input.service.director_group
         ),
     }
 }
@@ -465,8 +467,8 @@ fn method_word(forwarding: ForwardingMethod) -> &'static str {
 }
 
 /// The sorry server, if it is one of this key's family. It is reached as the virtual service's real servers are.
-fn fallback(key: &ServiceKey, wish: &Wish<'_>) -> Result<Option<(DestinationKey, Destination)>, Unfit> {
-    let service = wish.service;
+fn fallback(key: &ServiceKey, input: &PlanInput<'_>) -> Result<Option<(DestinationKey, Destination)>, Unfit> {
+    let service = input.service;
     let Some(ValidatedFallback { address, port }) = service.fallback else {
         return Ok(None);
     };
@@ -476,11 +478,11 @@ fn fallback(key: &ServiceKey, wish: &Wish<'_>) -> Result<Option<(DestinationKey,
             ..unfit
         })
     };
-    match family_fits(key, wish, address, service.forwarding.method) {
+    match family_fits(key, input, address, service.forwarding.method) {
         FamilyFits::Yes => {}
         FamilyFits::AnotherVip => return Ok(None),
-        FamilyFits::No => return misfit(unfit_family(key, wish, address)),
-        FamilyFits::NotWhileSynchronized => return misfit(unfit_while_synchronized(key, wish, address)),
+        FamilyFits::No => return misfit(unfit_family(key, input, address)),
+        FamilyFits::NotWhileSynchronized => return misfit(unfit_while_synchronized(key, input, address)),
     }
     let port = port_behind(key, service, service.forwarding.method, port).map_err(|own| Unfit {
         field: "spec.fallback.port",

@@ -5,8 +5,10 @@ use crate::api::{
     PreflightReport, Programmed, RoleReport,
 };
 use crate::host::ArpMethod;
+use crate::node::Numbers;
 use crate::plan::Role;
-use crate::report::{Numbers, Report};
+
+use super::report::Report;
 
 /// How many failures and findings a NodeState lists; its counts say how many there are.
 const LISTED: usize = 32;
@@ -19,25 +21,26 @@ pub fn node_state(report: &Report) -> NodeStateStatus {
         virtual_service: None,
         message: bounded(message, 512),
     });
-    let failures = report.failures.iter().map(|failure| FailureReport {
+    let failures = report.failures().map(|failure| FailureReport {
         virtual_service: failure.virtual_service.as_ref().map(ToString::to_string),
         message: bounded(&failure.message, 512),
     });
     NodeStateStatus {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         roles: report.roles.iter().filter_map(role).take(64).collect(),
-        desired: programmed(&report.desired),
-        programmed: programmed(&report.programmed),
-        programmed_virtual_services: (!report.generations.is_empty()).then(|| report.generations.to_string()),
-        foreign_services: count(report.foreign),
-        leaving_destinations: count(report.leaving),
+        desired: programmed(&report.node.desired),
+        programmed: programmed(&report.node.programmed),
+        programmed_virtual_services: (!report.node.generations.is_empty())
+            .then(|| report.node.generations.to_string()),
+        foreign_services: count(report.node.foreign),
+        leaving_destinations: count(report.node.leaving),
         leaving_real_servers: leaving_real_servers(report),
-        arp_suppression: report.arp_suppression.iter().map(arp_suppression).collect(),
-        failure_count: count(report.problems.len() + report.failures.len()),
+        arp_suppression: report.node.arp_suppression.iter().map(arp_suppression).collect(),
+        failure_count: count(report.problems.len() + report.failure_count()),
         failures: problems.chain(failures).take(LISTED).collect(),
         preflight: report
-            .obstacles
-            .iter()
+            .obstacles()
+            .into_iter()
             .take(LISTED)
             .map(|obstacle| PreflightReport {
                 subject: bounded(&obstacle.subject, 253),
@@ -114,9 +117,11 @@ fn bounded(text: &str, characters: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::catalog::{Finding, ObjectRef, Reason};
-    use crate::report::ReportedFailure;
+    use crate::node::{RefusedChange, Summary};
 
     #[test]
     fn long_lists_are_cut_and_counted() {
@@ -125,7 +130,7 @@ mod tests {
             Finding::new(object, "spec", Reason::Invalid, "x".repeat(5000))
         };
         let report = Report {
-            findings: (0..100).map(finding).collect(),
+            findings: Arc::new((0..100).map(finding).collect()),
             ..Report::default()
         };
         let status = node_state(&report);
@@ -138,10 +143,13 @@ mod tests {
     fn problems_of_the_source_come_before_failures_of_the_kernel() {
         let report = Report {
             problems: vec!["folder".to_owned()],
-            failures: vec![ReportedFailure {
-                virtual_service: None,
-                message: "kernel".to_owned(),
-            }],
+            node: Summary {
+                refused: vec![RefusedChange {
+                    virtual_service: None,
+                    message: "kernel".to_owned(),
+                }],
+                ..Summary::default()
+            },
             ..Report::default()
         };
         let status = node_state(&report);

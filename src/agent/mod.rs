@@ -1,0 +1,525 @@
+//! The agent: what to reconcile, and when. It decides nothing about the table itself.
+//!
+//! ```text
+//!  source ─► SourceEvent ─► World ─┐
+//!  Agenda: audit, retry, who leaves,├─► Pending ─► Request ─► node::Worker ─► Reply ─► Report ─► log, NodeState
+//!          announce, flush check ──┘      ▲                                    │
+//!                                         └──────── refused, or another network ┘
+//! ```
+//!
+//! One task runs the loop. The kernel works on another thread, for one request at a time; the loop hears on meanwhile, and
+//! asks for the most urgent thing next: what has changed, then announcements, then a slice of an audit. What arrives
+//! together is reconciled together. Until the source has reported everything once, nothing is planned. When the agent
+//! stops, everything stays as it is.
+//!
+//! | file | what | |
+//! | --- | --- | --- |
+//! | `source` | what the agent knows of its source | pure but for what it asks for |
+//! | `pending` | what is still to be done, and in which order | pure |
+//! | `audit` | everything, in slices | pure |
+//! | `report` | what an agent has done, and what kept it from doing more | pure |
+//! | `undone` | what others undo: how soon it is repaired | pure |
+//! | `tell` | the log | |
+//! | `status`, `publish` | the report → NodeState | pure; I/O |
+
+mod audit;
+mod pending;
+pub mod publish;
+pub mod report;
+mod source;
+pub mod status;
+mod tell;
+mod undone;
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::catalog::{NamespacedName, Scope};
+use crate::causes::with_causes;
+use crate::host::{BoundAddress, HostChange, HostStore};
+use crate::ipvs::TableStore;
+use crate::metrics::Metrics;
+use crate::node::{Failed, Pass, PassError, Passed, Programmer, Reply, Request, Worker};
+use crate::phases::Agenda;
+use crate::phases::announce::Announcements;
+use crate::phases::contest;
+use crate::phases::retry::Retry;
+use crate::plan::{Concern, Knowledge, World};
+use crate::serve::Vitals;
+use crate::source::SourceEvent;
+
+use audit::Audit;
+use pending::Pending;
+use report::{Report, Reporter};
+use source::{Reported, SourceState};
+use undone::UndoneByOthers;
+
+/// How often one of the entries is looked at between audits.
+const FLUSH_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The agent's loop.
+#[derive(Debug)]
+pub struct Agent<S, H> {
+    world: World,
+    source: SourceState,
+    worker: Worker<S, H>,
+    /// What the worker does now.
+    under_way: Option<UnderWay>,
+    pending: Pending,
+    audit: Audit,
+    timing: Timing,
+    reporter: Reporter,
+    watchers: Watchers,
+}
+
+/// Everything that takes time, and when it is due.
+#[derive(Debug)]
+struct Timing {
+    agenda: Agenda<Timer>,
+    announcements: Announcements,
+    retry: Retry,
+    /// What is to be tried again.
+    failed: Failed,
+    undone: UndoneByOthers,
+}
+
+/// Something that is due at a time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Timer {
+    /// A sign of life is due, though there is nothing to do.
+    Beat,
+    Audit,
+    /// What failed is tried again.
+    Retry,
+    /// An entry is looked at.
+    FlushCheck,
+    /// A contest may be over.
+    Contest,
+    /// A VIP is announced again.
+    Announce(BoundAddress),
+    /// What leaves of a virtual service is looked at.
+    Leaving(NamespacedName),
+}
+
+/// Who watches the agent.
+#[derive(Debug)]
+struct Watchers {
+    metrics: Metrics,
+    vitals: Vitals,
+    reports: watch::Sender<Report>,
+}
+
+/// What the worker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum UnderWay {
+    Look,
+    /// A pass over what has changed.
+    Change {
+        began: Instant,
+        everything: bool,
+    },
+    /// A pass over what nobody should have changed.
+    Audit {
+        began: Instant,
+    },
+    Other,
+}
+
+impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> {
+    /// An agent that has not seen anything yet. `reports` always holds its latest report.
+    pub fn new(
+        world: World,
+        programmer: Programmer<S, H>,
+        audit_interval: Duration,
+        reports: watch::Sender<Report>,
+    ) -> Self {
+        let mut agenda = Agenda::default();
+        let now = Instant::now();
+        agenda.set(Timer::Audit, Some((now + audit_interval).into_std()));
+        Self {
+            world,
+            source: SourceState::default(),
+            worker: Worker::new(programmer),
+            under_way: None,
+            pending: Pending::default(),
+            audit: Audit::new(audit_interval),
+            timing: Timing {
+                agenda,
+                announcements: Announcements::default(),
+                retry: Retry::new(audit_interval),
+                failed: Failed::default(),
+                undone: UndoneByOthers::default(),
+            },
+            reporter: Reporter::default(),
+            watchers: Watchers {
+                metrics: Metrics::default(),
+                vitals: Vitals::new(),
+                reports,
+            },
+        }
+    }
+
+    /// Lets the agent ask for Services and their endpoints while it has use for them.
+    pub fn asking_for_endpoints(self, wants: watch::Sender<bool>) -> Self {
+        Self {
+            source: SourceState::asked_for_endpoints(wants),
+            ..self
+        }
+    }
+
+    /// Lets others see what the agent does, and that it does something.
+    pub fn watched_by(mut self, metrics: Metrics, vitals: Vitals) -> Self {
+        self.watchers.metrics = metrics;
+        self.watchers.vitals = vitals;
+        self
+    }
+
+    /// Runs until the token is cancelled or the source ends; what is under way then is finished. The table stays as it is.
+    pub async fn run(mut self, mut events: mpsc::Receiver<SourceEvent>, shutdown: CancellationToken) {
+        loop {
+            self.begin_the_most_urgent();
+            self.report();
+            let wake = self.next_wake();
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                reply = self.worker.reply() => match reply {
+                    Some(reply) => self.take_reply(reply),
+                    None => break,
+                },
+                event = events.recv() => {
+                    let Some(event) = event else { break };
+                    self.watchers.metrics.arrived(Instant::now());
+                    self.take_event(event);
+                    while let Ok(event) = events.try_recv() {
+                        self.take_event(event);
+                    }
+                }
+                () = sleep_until(wake) => self.take_due(),
+            }
+        }
+        if self.worker.is_busy() {
+            self.worker.reply().await;
+        }
+    }
+
+    fn next_wake(&mut self) -> Instant {
+        self.watchers.vitals.beat();
+        let beat = Instant::now() + Vitals::INTERVAL;
+        self.timing.agenda.set(Timer::Beat, Some(beat.into_std()));
+        self.timing.agenda.next().map_or(beat, Instant::from_std)
+    }
+
+    fn take_event(&mut self, event: SourceEvent) {
+        match event {
+            SourceEvent::Updates(updates) => {
+                for update in updates {
+                    let concern = self.world.update(update);
+                    self.pending.add(concern);
+                }
+            }
+            SourceEvent::NodeLabels(labels) => {
+                let concern = self.world.set_labels(labels);
+                self.pending.add(concern);
+            }
+            SourceEvent::Complete { unread } => {
+                self.source.reported = match unread {
+                    true => Reported::Readable,
+                    false => Reported::Everything,
+                };
+                self.pending.add_services(Scope::Every);
+            }
+            SourceEvent::Endpoints { known } => self.source.knows_endpoints = known,
+            SourceEvent::Problems(problems) => self.source.problems = problems,
+        }
+    }
+
+    /// Takes what is due off the agenda, and into what is to be done.
+    fn take_due(&mut self) {
+        let now = Instant::now().into_std();
+        while let Some(timer) = self.timing.agenda.take_due(now) {
+            match timer {
+                Timer::Beat => {}
+                Timer::Audit => {
+                    if self.may_plan() {
+                        self.audit.begin();
+                    } else {
+                        let next = self.audit.next(&self.world.node.name, now);
+                        self.timing.agenda.set(Timer::Audit, Some(next));
+                    }
+                }
+                Timer::Retry => {
+                    self.timing.retry.due();
+                    self.pending.add_failed(&self.timing.failed);
+                }
+                Timer::FlushCheck => self.pending.check_for_flush = true,
+                Timer::Contest => self.tell_contests(),
+                Timer::Leaving(name) => self.pending.add_services(Scope::These([name].into())),
+                Timer::Announce(bound) => {
+                    if let Some(next) = self.timing.announcements.due(&bound, now) {
+                        self.timing.agenda.set(Timer::Announce(bound.clone()), next.again);
+                        self.pending.announce.insert(bound);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether enough is known to plan anything.
+    fn may_plan(&self) -> bool {
+        let lacks_endpoints = self.source.lacks_endpoints(&self.world);
+        self.world.knowledge.allows_planning() && !lacks_endpoints && self.world.network.is_some()
+    }
+
+    /// After a pass that could not be made, news alone is no reason to try again at once.
+    fn waits(&self) -> bool {
+        self.reporter.is_stopped() && self.timing.retry.is_planned()
+    }
+
+    /// Until everything has been understood once, nothing is deleted: what an earlier agent programmed may be wanted by an
+    /// object that cannot be read just now.
+    fn judge_knowledge(&mut self) {
+        let knowledge = self.source.knowledge(&self.world);
+        if self.world.knowledge != knowledge {
+            self.world.knowledge = knowledge;
+            self.pending.add(Concern {
+                services: Scope::Every,
+                globals: true,
+            });
+        }
+    }
+
+    /// Has the worker do the most urgent thing, if it does nothing.
+    fn begin_the_most_urgent(&mut self) {
+        if self.worker.is_busy() {
+            return;
+        }
+        self.judge_knowledge();
+        let began = Instant::now();
+        let now = began.into_std();
+        let may_pass = self.may_plan() && !self.waits();
+        if self.world.network.is_none() && !self.waits() {
+            // Nothing can be planned without it.
+            self.begin(Request::Look, UnderWay::Look);
+        } else if may_pass && let Some(work) = self.pending.take(&self.world, now) {
+            self.watchers.metrics.begins();
+            let everything = work.scope == Scope::Every;
+            self.begin(
+                Request::Pass(Box::new(work)),
+                UnderWay::Change { began, everything },
+            );
+        } else if !self.pending.announce.is_empty() {
+            let vips = std::mem::take(&mut self.pending.announce);
+            self.begin(Request::Announce(vips.into_iter().collect()), UnderWay::Other);
+        } else if may_pass && let Some(work) = self.audit.slice(&self.world, now) {
+            self.begin(Request::Pass(Box::new(work)), UnderWay::Audit { began });
+        } else if std::mem::take(&mut self.pending.check_for_flush) {
+            self.begin(Request::CheckForFlush, UnderWay::Other);
+        }
+    }
+
+    fn begin(&mut self, request: Request, under_way: UnderWay) {
+        self.under_way = Some(under_way);
+        self.worker.begin(request);
+    }
+
+    fn take_reply(&mut self, reply: Reply) {
+        let under_way = self.under_way.take();
+        match reply {
+            Reply::Looked(Ok(network)) => {
+                self.world.network = Some(network);
+            }
+            Reply::Looked(Err(error)) => {
+                self.reporter
+                    .stopped_by(Some(why_stopped(&PassError::NotBegun(error.into()))));
+                self.plan_retry(true);
+            }
+            Reply::Passed(passed) => self.take_pass(*passed, under_way),
+            Reply::Announced(failures) => {
+                for failure in failures {
+                    warn!("{failure}");
+                }
+            }
+            Reply::CheckedForFlush { misses_an_entry } => {
+                if self.reporter.programs_anything() {
+                    self.plan_flush_check();
+                }
+                if misses_an_entry {
+                    self.repair_table();
+                }
+            }
+        }
+    }
+
+    /// Somebody has deleted entries, maybe all: others flush the table, as kube-proxy does at each start in nftables mode.
+    fn repair_table(&mut self) {
+        let now = Instant::now().into_std();
+        let may_repair = self.timing.undone.may_repair(contest::Work::Table);
+        if may_repair.is_none_or(|time| time <= now) {
+            self.pending.add_services(Scope::Every);
+        }
+    }
+
+    fn plan_flush_check(&mut self) {
+        let next = Instant::now() + FLUSH_CHECK_INTERVAL;
+        self.timing.agenda.set(Timer::FlushCheck, Some(next.into_std()));
+    }
+
+    fn take_pass(&mut self, passed: Passed, under_way: Option<UnderWay>) {
+        let now = Instant::now();
+        self.measure(&passed, under_way, now);
+        let Passed {
+            scope,
+            result,
+            failed,
+            leaving,
+            network,
+            summary,
+        } = passed;
+        if let Some(network) = network {
+            self.world.network = Some(network);
+            self.pending.network_changed();
+        }
+        for (name, time) in leaving {
+            self.timing.agenda.set(Timer::Leaving(name), time);
+        }
+        self.reporter.node(summary, &self.world);
+        if self.reporter.programs_anything() && self.timing.agenda.time_of(&Timer::FlushCheck).is_none() {
+            self.plan_flush_check();
+        }
+        let is_audit = matches!(under_way, Some(UnderWay::Audit { .. }));
+        let everything = scope == Scope::Every;
+        let mut failed_now = !failed.is_empty();
+        match &result {
+            Ok(pass) => {
+                self.reporter.stopped_by(None);
+                self.watchers.vitals.ready();
+                self.took_steps(pass, is_audit, now);
+            }
+            Err(error) => {
+                failed_now = true;
+                self.reporter.stopped_by(Some(why_stopped(error)));
+                if let PassError::Unfinished { done, .. } = error {
+                    self.took_steps(done, is_audit, now);
+                }
+                self.pending.add_services(scope);
+                self.pending.add_around();
+                self.audit.stop();
+            }
+        }
+        self.timing.failed = failed;
+        self.plan_retry(failed_now);
+        self.plan_audit(everything && result.is_ok(), is_audit, now);
+    }
+
+    fn plan_retry(&mut self, anything_failed: bool) {
+        let now = Instant::now().into_std();
+        let retry = self.timing.retry.after(anything_failed, now);
+        self.timing.agenda.set(Timer::Retry, retry);
+    }
+
+    /// Plans the next audit after the last slice of one. After a pass over everything only the rest of one is due.
+    fn plan_audit(&mut self, everything: bool, is_audit: bool, now: Instant) {
+        if everything {
+            self.audit.begin_with_rest();
+        } else if is_audit && !self.audit.is_under_way() {
+            let next = self.audit.next(&self.world.node.name, now.into_std());
+            self.timing.agenda.set(Timer::Audit, Some(next));
+            self.watchers.metrics.took("audit", self.audit.took);
+            self.timing.undone.audited();
+            self.tell_contests();
+        }
+    }
+
+    fn measure(&mut self, passed: &Passed, under_way: Option<UnderWay>, now: Instant) {
+        let metrics = &self.watchers.metrics;
+        let is_audit = matches!(under_way, Some(UnderWay::Audit { .. }));
+        metrics.passed(is_audit, &passed.result);
+        match under_way {
+            Some(UnderWay::Change { began, everything }) => {
+                metrics.took(if everything { "all" } else { "some" }, now - began);
+            }
+            Some(UnderWay::Audit { began }) => self.audit.took += now - began,
+            _ => {}
+        }
+    }
+
+    /// Takes in what a pass did: what it brought here is announced again, and what it repaired may be contested.
+    fn took_steps(&mut self, pass: &Pass, is_audit: bool, now: Instant) {
+        tell::tell(pass, is_audit);
+        let now = now.into_std();
+        let Timing {
+            agenda,
+            announcements,
+            undone,
+            ..
+        } = &mut self.timing;
+        for change in pass.steps.around.all() {
+            match change {
+                HostChange::Announce(bound) => {
+                    let again = announcements.begin(bound, now);
+                    agenda.set(Timer::Announce(bound.clone()), Some(again));
+                }
+                HostChange::DeleteAddress(bound) => {
+                    announcements.end(bound);
+                    agenda.set(Timer::Announce(bound.clone()), None);
+                }
+                _ => {}
+            }
+        }
+        undone.repaired(pass, now);
+        self.tell_contests();
+    }
+
+    fn tell_contests(&mut self) {
+        let now = Instant::now().into_std();
+        let (checks, next) = self.timing.undone.checks(self.world.network.as_ref(), now);
+        self.timing.agenda.set(Timer::Contest, next);
+        self.reporter.contests(checks);
+    }
+
+    /// Publishes the state, and tells what is new about it.
+    fn report(&mut self) {
+        let may_plan = self.may_plan();
+        let is_idle = !matches!(self.under_way, Some(UnderWay::Look | UnderWay::Change { .. }));
+        let complete = may_plan && is_idle && self.pending.is_settled();
+        if complete {
+            self.watchers.metrics.settled();
+        }
+        let withholds = self.world.knowledge == Knowledge::Partial;
+        let withholding =
+            withholds.then(|| "nothing is deleted until every object has been read once".to_owned());
+        let problems = self.source.problems.iter().cloned().chain(withholding).collect();
+        let report = self.reporter.report(complete, problems, &self.world.catalog);
+        self.watchers.reports.send_if_modified(|last| {
+            let news = *last != *report;
+            if news {
+                tell::tell_news(last, report);
+                last.clone_from(report);
+            }
+            news
+        });
+    }
+}
+
+fn why_stopped(error: &PassError) -> String {
+    match error {
+        PassError::NotBegun(cause) => {
+            format!(
+                "no pass could be made, everything stays as it is: {}",
+                with_causes(cause)
+            )
+        }
+        PassError::Unfinished { done, cause } => format!(
+            "a pass broke off after {} steps, what it has done stays: {}",
+            done.steps.len(),
+            with_causes(cause)
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;
