@@ -18,6 +18,7 @@
 //! | `pending` | what is still to be done, and in which order | pure |
 //! | `audit` | everything, in slices | pure |
 //! | `report` | what an agent has done, and what kept it from doing more | pure |
+//! | `timing` | everything that takes time, and when it is due | pure |
 //! | `undone` | what others undo: how soon it is repaired | pure |
 //! | `tell` | the log | |
 //! | `status`, `publish` | the report → NodeState | pure; I/O |
@@ -29,6 +30,7 @@ pub mod report;
 mod source;
 pub mod status;
 mod tell;
+mod timing;
 mod undone;
 
 use std::time::Duration;
@@ -38,16 +40,13 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::catalog::{NamespacedName, Scope};
+use crate::catalog::Scope;
 use crate::causes::with_causes;
-use crate::host::{BoundAddress, HostChange, HostStore};
+use crate::host::HostStore;
 use crate::ipvs::TableStore;
 use crate::metrics::Metrics;
-use crate::node::{Failed, Pass, PassError, Passed, Programmer, Reply, Request, Worker};
-use crate::phases::Agenda;
-use crate::phases::announce::Announcements;
+use crate::node::{Pass, PassError, Passed, Programmer, Reply, Request, Worker};
 use crate::phases::contest;
-use crate::phases::retry::Retry;
 use crate::plan::{Concern, Knowledge, World};
 use crate::serve::Vitals;
 use crate::source::SourceEvent;
@@ -56,7 +55,7 @@ use audit::Audit;
 use pending::Pending;
 use report::{Report, Reporter};
 use source::{Reported, SourceState};
-use undone::UndoneByOthers;
+use timing::{Timer, Timing};
 
 /// How often one of the entries is looked at between audits.
 const FLUSH_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -74,35 +73,6 @@ pub struct Agent<S, H> {
     timing: Timing,
     reporter: Reporter,
     watchers: Watchers,
-}
-
-/// Everything that takes time, and when it is due.
-#[derive(Debug)]
-struct Timing {
-    agenda: Agenda<Timer>,
-    announcements: Announcements,
-    retry: Retry,
-    /// What is to be tried again.
-    failed: Failed,
-    undone: UndoneByOthers,
-}
-
-/// Something that is due at a time.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Timer {
-    /// A sign of life is due, though there is nothing to do.
-    Beat,
-    Audit,
-    /// What failed is tried again.
-    Retry,
-    /// An entry is looked at.
-    FlushCheck,
-    /// A contest may be over.
-    Contest,
-    /// A VIP is announced again.
-    Announce(BoundAddress),
-    /// What leaves of a virtual service is looked at.
-    Leaving(NamespacedName),
 }
 
 /// Who watches the agent.
@@ -137,9 +107,9 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
         audit_interval: Duration,
         reports: watch::Sender<Report>,
     ) -> Self {
-        let mut agenda = Agenda::default();
-        let now = Instant::now();
-        agenda.set(Timer::Audit, Some((now + audit_interval).into_std()));
+        let mut timing = Timing::new(audit_interval);
+        let first_audit = Instant::now() + audit_interval;
+        timing.agenda.set(Timer::Audit, Some(first_audit.into_std()));
         Self {
             world,
             source: SourceState::default(),
@@ -147,13 +117,7 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
             under_way: None,
             pending: Pending::default(),
             audit: Audit::new(audit_interval),
-            timing: Timing {
-                agenda,
-                announcements: Announcements::default(),
-                retry: Retry::new(audit_interval),
-                failed: Failed::default(),
-                undone: UndoneByOthers::default(),
-            },
+            timing,
             reporter: Reporter::default(),
             watchers: Watchers {
                 metrics: Metrics::default(),
@@ -259,8 +223,7 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
                 Timer::Contest => self.tell_contests(),
                 Timer::Leaving(name) => self.pending.add_services(Scope::These([name].into())),
                 Timer::Announce(bound) => {
-                    if let Some(next) = self.timing.announcements.due(&bound, now) {
-                        self.timing.agenda.set(Timer::Announce(bound.clone()), next.again);
+                    if self.timing.announces(&bound, now) {
                         self.pending.announce.insert(bound);
                     }
                 }
@@ -335,7 +298,7 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
             Reply::Looked(Err(error)) => {
                 self.reporter
                     .stopped_by(Some(why_stopped(&PassError::NotBegun(error.into()))));
-                self.plan_retry(true);
+                self.timing.plan_retry(true, Instant::now().into_std());
             }
             Reply::Passed(passed) => self.take_pass(*passed, under_way),
             Reply::Announced(failures) => {
@@ -411,14 +374,8 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
             }
         }
         self.timing.failed = failed;
-        self.plan_retry(failed_now);
+        self.timing.plan_retry(failed_now, now.into_std());
         self.plan_audit(everything && result.is_ok(), is_audit, now);
-    }
-
-    fn plan_retry(&mut self, anything_failed: bool) {
-        let now = Instant::now().into_std();
-        let retry = self.timing.retry.after(anything_failed, now);
-        self.timing.agenda.set(Timer::Retry, retry);
     }
 
     /// Plans the next audit after the last slice of one. After a pass over everything only the rest of one is due.
@@ -447,30 +404,9 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
         }
     }
 
-    /// Takes in what a pass did: what it brought here is announced again, and what it repaired may be contested.
     fn took_steps(&mut self, pass: &Pass, is_audit: bool, now: Instant) {
         tell::tell(pass, is_audit);
-        let now = now.into_std();
-        let Timing {
-            agenda,
-            announcements,
-            undone,
-            ..
-        } = &mut self.timing;
-        for change in pass.steps.around.all() {
-            match change {
-                HostChange::Announce(bound) => {
-                    let again = announcements.begin(bound, now);
-                    agenda.set(Timer::Announce(bound.clone()), Some(again));
-                }
-                HostChange::DeleteAddress(bound) => {
-                    announcements.end(bound);
-                    agenda.set(Timer::Announce(bound.clone()), None);
-                }
-                _ => {}
-            }
-        }
-        undone.repaired(pass, now);
+        self.timing.took_steps(pass, now.into_std());
         self.tell_contests();
     }
 

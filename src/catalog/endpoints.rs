@@ -13,8 +13,8 @@ use super::finding::Reason;
 use super::names::NamespacedName;
 use super::scope::Scope;
 use super::validated::{
-    EndpointState, ServiceReference, ValidatedEndpointSlice, ValidatedReferenceGrant, ValidatedService,
-    ValidatedVirtualService,
+    EndpointState, ServicePort, ServiceReference, ValidatedEndpointSlice, ValidatedReferenceGrant,
+    ValidatedService, ValidatedVirtualService,
 };
 
 /// All Services, EndpointSlices and ReferenceGrants, with the virtual services that they concern.
@@ -240,8 +240,16 @@ impl Endpoints {
                 ),
             );
         };
+        Ok(Referred {
+            protocol: port.protocol,
+            endpoints: self.endpoints_of(&target, port),
+        })
+    }
+
+    /// The endpoints of a port of a Service.
+    fn endpoints_of(&self, target: &NamespacedName, port: &ServicePort) -> Vec<Endpoint> {
         let mut states: BTreeMap<(IpAddr, Option<u16>), EndpointState> = BTreeMap::new();
-        let slices = self.slices_of.get(&target).into_iter().flatten();
+        let slices = self.slices_of.get(target).into_iter().flatten();
         for slice in slices.filter_map(|name| {
             self.slices.get(&NamespacedName {
                 namespace: target.namespace.clone(),
@@ -272,10 +280,7 @@ impl Endpoints {
             port,
             part: part(state),
         });
-        Ok(Referred {
-            protocol: port.protocol,
-            endpoints: endpoints.collect(),
-        })
+        endpoints.collect()
     }
 
     fn is_granted(&self, from: &Arc<str>, to: &NamespacedName) -> bool {

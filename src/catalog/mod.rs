@@ -10,6 +10,7 @@
 //! | `validate` | resources as written → validated, or issues |
 //! | `validated` | what planning needs of a resource |
 //! | `index`, `namespace` | all objects, and which virtual services a change concerns |
+//! | `queries` | what is asked of them |
 //! | `scope` | a set of virtual services |
 //! | `endpoints` | Services, their endpoints, and who may refer to them |
 //! | `claims`, `marks` | who has which address, port and mark |
@@ -26,6 +27,7 @@ mod index;
 mod marks;
 mod names;
 mod namespace;
+mod queries;
 mod scope;
 mod shared_text;
 mod small_set;

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use crate::ipvs::{KernelTable, ListedDestination, ListedService};
+use crate::ipvs::{KernelTable, ListedDestination, ListedService, Statistics};
 
 use super::{OK, OutputFormat, view};
 
@@ -43,12 +43,32 @@ struct ServiceView {
     scheduler: Option<String>,
     /// The configuration in one text, as in the listing for people.
     configuration: String,
+    #[serde(flatten)]
+    traffic: TrafficView,
+    destinations: Vec<DestinationView>,
+}
+
+/// What the kernel counts, for programs.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TrafficView {
     connections: u64,
     packets_in: u64,
     packets_out: u64,
     bytes_in: u64,
     bytes_out: u64,
-    destinations: Vec<DestinationView>,
+}
+
+impl From<&Statistics> for TrafficView {
+    fn from(counted: &Statistics) -> Self {
+        Self {
+            connections: counted.connections,
+            packets_in: counted.packets_in,
+            packets_out: counted.packets_out,
+            bytes_in: counted.bytes_in,
+            bytes_out: counted.bytes_out,
+        }
+    }
 }
 
 /// A destination for programs.
@@ -63,11 +83,8 @@ struct DestinationView {
     active_connections: u32,
     inactive_connections: u32,
     persistent_connections: u32,
-    connections: u64,
-    packets_in: u64,
-    packets_out: u64,
-    bytes_in: u64,
-    bytes_out: u64,
+    #[serde(flatten)]
+    traffic: TrafficView,
 }
 
 impl ServiceView {
@@ -76,11 +93,7 @@ impl ServiceView {
             service: listed.key.to_string(),
             scheduler: listed.service.scheduler.as_ref().map(ToString::to_string),
             configuration: view::service_words(listed.key.family(), &listed.service),
-            connections: listed.statistics.connections,
-            packets_in: listed.statistics.packets_in,
-            packets_out: listed.statistics.packets_out,
-            bytes_in: listed.statistics.bytes_in,
-            bytes_out: listed.statistics.bytes_out,
+            traffic: (&listed.statistics).into(),
             destinations: listed.destinations.iter().map(DestinationView::of).collect(),
         }
     }
@@ -97,11 +110,7 @@ impl DestinationView {
             active_connections: listed.connections.active,
             inactive_connections: listed.connections.inactive,
             persistent_connections: listed.connections.persistent,
-            connections: listed.statistics.connections,
-            packets_in: listed.statistics.packets_in,
-            packets_out: listed.statistics.packets_out,
-            bytes_in: listed.statistics.bytes_in,
-            bytes_out: listed.statistics.bytes_out,
+            traffic: (&listed.statistics).into(),
         }
     }
 }

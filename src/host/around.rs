@@ -62,12 +62,8 @@ pub struct Around {
     pub marked: BTreeMap<Listened, u32>,
     /// Destinations that see this node's address in place of the client's.
     pub masqueraded: BTreeSet<Listened>,
-    /// What takes packets in tunnels apart, with the address they are sent to.
-    pub tunnels: BTreeSet<(TunnelKind, IpAddr)>,
-    /// UDP ports on which packets in generic UDP encapsulation come.
-    pub gue_ports: BTreeSet<GuePort>,
-    /// VIPs behind a tunnel, each with the longest packet that still fits in.
-    pub clamped: BTreeMap<IpAddr, u16>,
+    /// What takes packets in tunnels apart.
+    pub decapsulated: Decapsulated,
     /// The addresses on which directors reach this node as a real server, tunnels aside.
     pub reached_at: BTreeSet<IpAddr>,
     /// Whether destinations are drained here: what is bound to one that has left goes on with another.
@@ -76,6 +72,17 @@ pub struct Around {
     pub routes_ipv6: bool,
     /// Settings that it takes.
     pub sysctls: BTreeMap<Box<str>, Box<str>>,
+}
+
+/// Packets in tunnels, which a real server takes apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Decapsulated {
+    /// Which tunnels, each with the address that packets are sent to.
+    pub tunnels: BTreeSet<(TunnelKind, IpAddr)>,
+    /// UDP ports on which packets in generic UDP encapsulation come.
+    pub gue_ports: BTreeSet<GuePort>,
+    /// VIPs behind a tunnel, each with the longest packet that still fits in.
+    pub clamped: BTreeMap<IpAddr, u16>,
 }
 
 impl Around {
@@ -87,6 +94,6 @@ impl Around {
         self.quiet.retain(|vip, _| is_kept(vip));
         self.redirected.retain(|listened, _| is_kept(&listened.address));
         self.marked.retain(|listened, _| is_kept(&listened.address));
-        self.clamped.retain(|vip, _| is_kept(vip));
+        self.decapsulated.clamped.retain(|vip, _| is_kept(vip));
     }
 }

@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::nft::Transaction;
 
 use super::preflight::Inspection;
+use super::setting;
 use super::state::{BoundAddress, Current, GuePort, LinkKind, VIP_LINK};
 
 /// One step.
@@ -179,13 +180,15 @@ impl<'a> Failed<'a> {
         let no_link = "there is no such link of Weir's";
         match change {
             HostChange::AddAddress(bound) if self.links.contains(&*bound.link) => Some(no_link),
-            HostChange::SetSysctl { name, .. } if self.links.iter().any(|link| name.contains(link)) => {
+            HostChange::SetSysctl { name, .. }
+                if self.links.iter().any(|link| setting::is_of_link(name, link)) =>
+            {
                 Some(no_link)
             }
             HostChange::AddAddress(bound) if self.quiet && *bound.link == *VIP_LINK => {
                 Some("this node could not be kept quiet about it")
             }
-            HostChange::RestoreSysctl { name } if self.rules && is_of_arp(name) => {
+            HostChange::RestoreSysctl { name } if self.rules && setting::keeps_quiet(name) => {
                 Some("the rules that should keep this node quiet instead were refused")
             }
             HostChange::ChangeRules(_) if self.rules => Some("the rules before them were refused"),
@@ -193,11 +196,6 @@ impl<'a> Failed<'a> {
             _ => None,
         }
     }
-}
-
-/// Whether a setting is one that keeps a node quiet.
-fn is_of_arp(setting: &str) -> bool {
-    setting.contains(".arp_")
 }
 
 impl HostChange {
@@ -213,7 +211,7 @@ impl HostChange {
     pub fn keeps_quiet(&self) -> bool {
         match self {
             Self::ChangeRules(_) => true,
-            Self::SetSysctl { name, .. } => is_of_arp(name),
+            Self::SetSysctl { name, .. } => setting::keeps_quiet(name),
             _ => false,
         }
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::digest;
 
-use super::around::{Around, ArpSuppression};
+use super::around::{Around, ArpSuppression, Decapsulated};
 use super::rules::{RuleParts, ruleset};
 use super::state::{
     ArpMethod, BoundAddress, Current, HostState, LinkKind, TUNNEL_ADDRESS, TunnelKind, VIP_LINK,
@@ -41,27 +41,42 @@ pub fn desired<'a>(
     of_groups: &BTreeMap<Box<str>, Box<str>>,
     current: &Current,
 ) -> HostState {
-    let mut state = HostState::default();
-    let mut rules = RuleParts::default();
-    let mut drains = false;
-    let mut quiet: BTreeMap<IpAddr, BTreeSet<ArpMethod>> = BTreeMap::new();
+    let mut parts = Parts::default();
     for one in around {
+        parts.add(one, current);
+    }
+    for (name, value) in of_groups {
+        parts.own(name, value);
+    }
+    parts.compose(current)
+}
+
+/// What has been gathered of all virtual services.
+#[derive(Default)]
+struct Parts {
+    state: HostState,
+    rules: RuleParts,
+    drains: bool,
+    quiet: BTreeMap<IpAddr, BTreeSet<ArpMethod>>,
+}
+
+impl Parts {
+    fn add(&mut self, around: &Around, current: &Current) {
         let Around {
             answered,
             held,
-            quiet: to_suppress,
+            quiet,
             redirected,
             marked,
             masqueraded,
-            tunnels,
-            gue_ports,
-            clamped,
+            decapsulated,
             reached_at,
-            drains: drains_too,
+            drains,
             routes_ipv6,
             sysctls,
-        } = one;
-        drains |= drains_too;
+        } = around;
+        let state = &mut self.state;
+        self.drains |= drains;
         state.reached_at.extend(reached_at);
         state.routes_ipv6 |= routes_ipv6;
         state.addresses.extend(answered.iter().cloned());
@@ -69,19 +84,35 @@ pub fn desired<'a>(
             link: VIP_LINK.into(),
             address: *vip,
         }));
-        for (vip, suppression) in to_suppress {
-            quiet
-                .entry(*vip)
-                .or_default()
-                .extend(method(*suppression, current));
+        for (vip, suppression) in quiet {
+            let methods = self.quiet.entry(*vip).or_default();
+            methods.extend(method(*suppression, current));
         }
-        rules.redirected.extend(redirected.clone());
-        rules.marked.extend(marked.clone());
-        rules
-            .masqueraded
-            .extend(masqueraded.iter().map(|listened| (listened.clone(), ())));
+        self.rules.redirected.extend(redirected.clone());
+        self.rules.marked.extend(marked.clone());
+        let masqueraded = masqueraded.iter().map(|listened| (listened.clone(), ()));
+        self.rules.masqueraded.extend(masqueraded);
+        for (name, value) in sysctls {
+            self.own(name, value);
+        }
+        self.decapsulate(decapsulated);
+    }
+
+    /// A setting that somebody else wants already stays as that wants it.
+    fn own(&mut self, name: &str, value: &str) {
+        let sysctls = &mut self.state.sysctls;
+        sysctls.entry(name.into()).or_insert_with(|| value.into());
+    }
+
+    fn decapsulate(&mut self, decapsulated: &Decapsulated) {
+        let Decapsulated {
+            tunnels,
+            gue_ports,
+            clamped,
+        } = decapsulated;
+        let state = &mut self.state;
         for (vip, fits) in clamped {
-            let least = rules.clamped.entry(*vip).or_insert(*fits);
+            let least = self.rules.clamped.entry(*vip).or_insert(*fits);
             *least = (*least).min(*fits);
         }
         for (kind, local) in tunnels {
@@ -98,44 +129,52 @@ pub fn desired<'a>(
             state.links.insert(name, LinkKind::Tunnel { kind, local });
         }
         state.gue_ports.extend(gue_ports);
-        for (name, value) in sysctls {
-            state.sysctls.entry(name.clone()).or_insert_with(|| value.clone());
+    }
+
+    fn compose(mut self, current: &Current) -> HostState {
+        if self.drains {
+            for name in AFTER_DRAINING {
+                // A director group may say otherwise.
+                self.own(name, "1");
+            }
         }
-    }
-    for (name, value) in of_groups {
-        state.sysctls.entry(name.clone()).or_insert_with(|| value.clone());
-    }
-    if drains {
-        for name in AFTER_DRAINING {
-            // A director group may say otherwise.
-            state.sysctls.entry(name.into()).or_insert_with(|| "1".into());
+        let Self {
+            mut state,
+            mut rules,
+            mut quiet,
+            ..
+        } = self;
+        if state.addresses.iter().any(|bound| *bound.link == *VIP_LINK) {
+            state.links.insert(VIP_LINK.into(), LinkKind::Dummy);
         }
-    }
-    if state.addresses.iter().any(|bound| *bound.link == *VIP_LINK) {
-        state.links.insert(VIP_LINK.into(), LinkKind::Dummy);
-    }
-    // Who is director of a VIP answers for it and balances it, even if it is real server of the same VIP as well.
-    let answered: BTreeSet<IpAddr> = state.answered().map(|bound| bound.address).collect();
-    rules
-        .redirected
-        .retain(|listened, _| !answered.contains(&listened.address));
-    // Settings hold for every VIP and do no harm to one that is on the link it is asked for on, so that they stay while
-    // roles come and go.
-    state.arp = quiet.values().flatten().copied().collect();
-    quiet.retain(|vip, methods| methods.contains(&ArpMethod::Nftables) && !answered.contains(vip));
-    rules.quiet = quiet.into_keys().collect();
-    if state.arp.contains(&ArpMethod::Sysctl) {
-        for (name, enough) in [ARP_IGNORE, ARP_ANNOUNCE] {
-            let is_set = current
-                .sysctls
-                .get(name)
-                .filter(|value| enough.contains(&&***value));
-            let value = is_set.cloned().unwrap_or_else(|| enough[0].into());
-            state.sysctls.insert(name.into(), value);
+        // Who is director of a VIP answers for it and balances it, even if it is real server of the same VIP as well.
+        let answered: BTreeSet<IpAddr> = state.answered().map(|bound| bound.address).collect();
+        rules
+            .redirected
+            .retain(|listened, _| !answered.contains(&listened.address));
+        // Settings hold for every VIP and do no harm to one that is on the link it is asked for on, so that they stay while
+        // roles come and go.
+        state.arp = quiet.values().flatten().copied().collect();
+        quiet.retain(|vip, methods| methods.contains(&ArpMethod::Nftables) && !answered.contains(vip));
+        rules.quiet = quiet.into_keys().collect();
+        if state.arp.contains(&ArpMethod::Sysctl) {
+            suppress_by_settings(&mut state, current);
         }
+        state.rules = ruleset(&rules, &current.network);
+        state
     }
-    state.rules = ruleset(&rules, &current.network);
-    state
+}
+
+/// A stricter setting that is there already is enough.
+fn suppress_by_settings(state: &mut HostState, current: &Current) {
+    for (name, enough) in [ARP_IGNORE, ARP_ANNOUNCE] {
+        let is_set = current
+            .sysctls
+            .get(name)
+            .filter(|value| enough.contains(&&***value));
+        let value = is_set.cloned().unwrap_or_else(|| enough[0].into());
+        state.sysctls.insert(name.into(), value);
+    }
 }
 
 fn method(suppression: ArpSuppression, current: &Current) -> Option<ArpMethod> {

@@ -18,6 +18,7 @@ use crate::nft::{self, Ruleset};
 use super::change::HostChange;
 use super::desired::SYSCTLS;
 use super::network::KUBE_PROXY_LINK;
+use super::setting;
 use super::state::{BoundAddress, Current, HostState, LinkKind};
 
 /// Steps before and after those of the table.
@@ -65,7 +66,7 @@ impl Steps {
     fn settings(&mut self, current: &Current, desired: &HostState) {
         let replaced = replaced(current, desired);
         // A link that is made anew begins with the settings of any.
-        let of_replaced = |setting: &str| replaced.iter().any(|link| setting.contains(&**link));
+        let of_replaced = |name: &str| replaced.iter().any(|link| setting::is_of_link(name, link));
         for (name, value) in &desired.sysctls {
             let is = current.sysctls.get(name).filter(|_| !of_replaced(name));
             if is.is_none_or(|is| !is.split_whitespace().eq(value.split_whitespace())) {

@@ -11,6 +11,7 @@
 //! | `change` | steps and their outcome; what a node's store can do |
 //! | `announcement` | frames that tell neighbours of an address; pure |
 //! | `rtnetlink` | links, addresses, routes ↔ messages; pure |
+//! | `setting` | what the name of a setting says; pure |
 //! | `sysctl`, `fou`, `journal` | settings; GUE ports; what they were before |
 //! | `kernel` | the node itself |
 //! | `memory` | a node in memory |
@@ -28,10 +29,11 @@ mod network;
 pub mod preflight;
 mod rtnetlink;
 mod rules;
+mod setting;
 mod state;
 mod sysctl;
 
-pub use around::{Around, ArpSuppression, Listened};
+pub use around::{Around, ArpSuppression, Decapsulated, Listened};
 pub use change::{HostChange, HostError, HostFailure, HostStore};
 pub use desired::{SYSCTLS, desired};
 pub use diff::{Steps, diff};

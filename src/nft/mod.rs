@@ -8,12 +8,14 @@
 //! | `wire` | messages ↔ values; pure |
 //! | `netlink` | the kernel's rules |
 
+mod arp;
 mod diff;
 mod foreign;
 mod netlink;
 mod ruleset;
 mod wire;
 
+pub use arp::ArpPacket;
 pub use diff::{Step, Transaction, transaction, widened};
 pub use foreign::{ForeignChain, ForeignRule};
 pub use netlink::{KernelRuleset, NftError};

@@ -20,13 +20,17 @@
 //! | `memory` | what a node knows between passes, and what is to be told of it | pure |
 //! | `table_digest` | what a table holds, as digests | pure |
 //! | `inspect` | what about a node stands in the way, without a table | I/O |
-//! | `programmer` | reads, settles, applies, remembers | I/O |
+//! | `programmer` | one pass: reads, settles, applies, remembers | I/O |
+//! | `read`, `apply`, `remember` | its steps, but for `settle` | I/O |
 //! | `worker` | the programmer beside the agent's loop | I/O |
 
+mod apply;
 mod globals;
 mod inspect;
 mod memory;
 mod programmer;
+mod read;
+mod remember;
 mod settle;
 mod steps;
 mod table_digest;

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::catalog::{Catalog, Finding, NamespacedName, ObjectRef, Part, Reason, Referred, Unresolved};
+use crate::catalog::validated::{
+    AdminState, Listen, ValidatedFallback, ValidatedPersistence, ValidatedVirtualService,
+};
+use crate::catalog::{Catalog, Finding, NamespacedName, ObjectRef, Part, Reason};
 use crate::ipvs::{
     Destination, DestinationKey, Entry, Family, ForwardingMethod, Granularity, Persistence, Service,
     ServiceKey, Weight,
 };
 
-use super::services::KernelService;
-use crate::catalog::validated::{
-    AdminState, Listen, ValidatedBackend, ValidatedFallback, ValidatedPersistence, ValidatedRealServer,
-    ValidatedVirtualService,
+use super::backends::{
+    PlanInput, ResolvedBackend, Selected, endpoints, method_word, port_behind, resolve, select,
 };
+use super::services::KernelService;
 
 /// What a director's kernel should hold for one virtual service, and what is to be said about it.
 #[derive(Debug, Default)]
@@ -50,269 +52,124 @@ pub(super) fn entries(
     entries
 }
 
-/// A virtual service whose table is planned.
-struct PlanInput<'a> {
-    name: &'a NamespacedName,
-    service: &'a ValidatedVirtualService,
-    /// Whether directors pass connections to each other.
-    synchronized: bool,
-}
-
-/// A real server with the backend that selected it.
-struct Selected<'a> {
-    name: &'a Arc<str>,
-    server: &'a ValidatedRealServer,
-    backend: &'a ValidatedBackend,
-}
-
-fn select<'a>(
-    catalog: &'a Catalog,
-    name: &NamespacedName,
-    service: &'a ValidatedVirtualService,
-    findings: &mut Vec<Finding>,
-) -> Vec<Selected<'a>> {
-    let mut selected = Vec::new();
-    for backend in &service.backends {
-        let Some(selector) = backend.source.selector() else {
-            continue;
-        };
-        let before = selected.len();
-        let servers = catalog.select(&name.namespace, selector);
-        selected.extend(servers.map(|(name, server)| Selected {
-            name,
-            server,
-            backend,
-        }));
-        if selected.len() == before {
-            findings.push(Finding::new(
-                ObjectRef::virtual_service(name),
-                &format!("spec.backends[{}].realServers.selector", backend.index),
-                Reason::Empty,
-                format!(
-                    "selects no RealServer of namespace {}: label one to match, or correct the selector",
-                    name.namespace
-                ),
-            ));
-        }
-    }
-    selected
-}
-
-/// A backend that is a Service, with the endpoints it has.
-struct ResolvedBackend<'a> {
-    backend: &'a ValidatedBackend,
-    service: NamespacedName,
-    referred: Referred,
-}
-
-/// The backends of a virtual service that are Services.
-fn resolve<'a>(
-    catalog: &Catalog,
-    input: &PlanInput<'a>,
-    findings: &mut Vec<Finding>,
-) -> Vec<ResolvedBackend<'a>> {
-    let PlanInput { name, service, .. } = input;
-    let mut all = Vec::new();
-    for backend in &service.backends {
-        let Some(reference) = backend.source.service() else {
-            continue;
-        };
-        let mut say = |field: &str, reason, message| {
-            let field = format!("spec.backends[{}].{field}", backend.index);
-            findings.push(Finding::new(
-                ObjectRef::virtual_service(name),
-                &field,
-                reason,
-                message,
-            ));
-        };
-        if backend.target_port.is_some() {
-            let message =
-                "has no effect beside serviceRef: the Service's own targetPort counts; leave it out";
-            say("targetPort", Reason::Mismatch, message.to_owned());
-        }
-        let target = reference.target(&name.namespace);
-        let method = service.forwarding.method;
-        if !translates(method) {
-            let message = format!(
-                "the pods of a Service are reached by method Masquerade only, not yet by {}: say Masquerade, or name \
-                 RealServers",
-                method_word(method)
-            );
-            say("serviceRef", Reason::NotSupported, message);
-            continue;
-        }
-        match catalog.resolve(&name.namespace, reference) {
-            Err(Unresolved { reason, message }) => say("serviceRef", reason, message),
-            Ok(referred) => {
-                if referred.endpoints.is_empty() {
-                    let message = format!(
-                        "Service {target} has no endpoints: its selector selects no pod that runs, or it has none and \
-                         nobody has written EndpointSlices"
-                    );
-                    say("serviceRef", Reason::Empty, message);
-                }
-                all.push(ResolvedBackend {
-                    backend,
-                    service: target,
-                    referred,
-                });
-            }
-        }
-    }
-    all
-}
-
-/// The destinations of a key that the endpoints of a Service are, and whether they leave.
-fn endpoints(
-    key: &ServiceKey,
-    input: &PlanInput<'_>,
-    of: &ResolvedBackend<'_>,
-    findings: &mut Vec<Finding>,
-) -> Vec<(DestinationKey, Destination, Part)> {
-    let ResolvedBackend {
-        backend,
-        service,
-        referred,
-    } = of;
-    let mut unfit = |field: &str, message| {
-        let field = format!("spec.backends[{}].serviceRef{field}", backend.index);
-        findings.push(Finding::new(
-            ObjectRef::virtual_service(input.name),
-            &field,
-            Reason::Mismatch,
-            message,
-        ));
-    };
-    if let ServiceKey::Address { protocol, .. } = key
-        && *protocol != referred.protocol
-    {
-        unfit(
-            ".port",
-            format!(
-                "this port of Service {service} is {}, which clients of {key} do not speak: name a port that is {protocol}",
-                referred.protocol
-            ),
-        );
-        return Vec::new();
-    }
-    let family = key.family();
-    let fitting = || {
-        referred
-            .endpoints
-            .iter()
-            .filter(|endpoint| Family::of(endpoint.address) == family)
-    };
-    if fitting().next().is_none() && !referred.endpoints.is_empty() {
-        unfit(
-            "",
-            format!("Service {service} has no {family} endpoints for {key}: give it both families"),
-        );
-    }
-    fitting()
-        .map(|endpoint| {
-            let method = ForwardingMethod::Masquerade;
-            let port = port_behind(key, input.service, method, endpoint.port);
-            let (Ok(port) | Err(port)) = port;
-            let weight = match endpoint.part {
-                Part::Takes => backend.weight,
-                Part::Waits | Part::Leaves => 0,
-            };
-            let address = endpoint.address;
-            (
-                DestinationKey { address, port },
-                Destination::new(method, weight),
-                endpoint.part,
-            )
-        })
-        .collect()
+/// The destinations of one service of the kernel.
+#[derive(Default)]
+struct Destinations {
+    there: BTreeMap<DestinationKey, Destination>,
+    /// Those that leave, with the RealServers that they are.
+    leaving: BTreeMap<DestinationKey, Option<NamespacedName>>,
 }
 
 fn entry(
     key: &ServiceKey,
     input: &PlanInput<'_>,
     selected: &[Selected<'_>],
-    referred: &[ResolvedBackend<'_>],
+    resolved: &[ResolvedBackend<'_>],
     planned: &mut Entries,
 ) -> Entry {
-    let name = input.name;
     let Entries {
         leaving, findings, ..
     } = planned;
-    let mut destinations = BTreeMap::new();
-    let mut holders: BTreeMap<DestinationKey, &Arc<str>> = BTreeMap::new();
-    let mut leavers = BTreeMap::new();
-    let named = |one: &Selected<'_>| NamespacedName {
-        namespace: name.namespace.clone(),
-        name: one.name.clone(),
-    };
-    for one in selected
-        .iter()
-        .filter(|one| one.server.admin_state == AdminState::Enabled)
-    {
-        let object = || ObjectRef::real_server(&named(one));
-        match destination(key, input, one) {
-            Err(Unfit { field, message }) => {
-                findings.push(Finding::new(object(), field, Reason::Mismatch, message));
-            }
-            Ok(None) => {}
-            Ok(Some((destination_key, destination))) => match holders.get(&destination_key) {
-                // The same object by two backends, or the same machine by two objects: it counts once.
-                Some(holder) if *holder != one.name => findings.push(Finding::new(
-                    object(),
-                    "spec.address",
-                    Reason::Conflict,
-                    format!(
-                        "{destination_key} is already RealServer {}/{holder} in VirtualService {name}: remove \
-                         one of the two",
-                        name.namespace
-                    ),
-                )),
-                Some(_) => {}
-                None => {
-                    holders.insert(destination_key, one.name);
-                    destinations.insert(destination_key, destination);
-                }
-            },
-        }
-    }
-    // What a RealServer says of an address counts more than what an endpoint is by default.
-    for one in referred {
-        for (destination_key, destination, part) in endpoints(key, input, one, findings) {
-            if part == Part::Leaves {
-                leavers.insert(destination_key, None);
-            } else {
-                destinations.entry(destination_key).or_insert(destination);
-            }
-        }
-    }
-    for one in selected.iter().filter(|one| one.server.admin_state.leaves()) {
-        // What is wrong with one that never was a destination does not matter any more.
-        if let Ok(Some((destination_key, _))) = destination(key, input, one) {
-            leavers.insert(destination_key, Some(named(one)));
-        }
-    }
-    let idle = destinations
-        .values()
-        .all(|destination: &Destination| destination.weight == Weight::QUIESCED);
-    // Looked at even while nobody needs it: what is wrong with it should not come out in an outage.
-    match fallback(key, input) {
-        Err(Unfit { field, message }) => findings.push(Finding::new(
-            ObjectRef::virtual_service(name),
-            field,
-            Reason::Mismatch,
-            message,
-        )),
-        Ok(Some((key, destination))) if idle => drop(destinations.insert(key, destination)),
-        Ok(_) => {}
-    }
+    let mut destinations = Destinations::default();
+    destinations.add_real_servers(key, input, selected, findings);
+    destinations.add_endpoints(key, input, resolved, findings);
+    destinations.add_leaving(key, input, selected);
+    destinations.add_fallback(key, input, findings);
+    let Destinations {
+        there,
+        leaving: leavers,
+    } = destinations;
     let leavers = leavers
         .into_iter()
-        .filter(|(destination, _)| !destinations.contains_key(destination));
+        .filter(|(destination, _)| !there.contains_key(destination));
     leaving.extend(leavers.map(|(destination, server)| ((*key, destination), server)));
     Entry {
         service: kernel_service(key.family(), input.service),
-        destinations,
+        destinations: there,
+    }
+}
+
+impl Destinations {
+    fn add_real_servers(
+        &mut self,
+        key: &ServiceKey,
+        input: &PlanInput<'_>,
+        selected: &[Selected<'_>],
+        findings: &mut Vec<Finding>,
+    ) {
+        let mut holders: BTreeMap<DestinationKey, &Arc<str>> = BTreeMap::new();
+        let is_enabled = |one: &&Selected<'_>| one.server.admin_state == AdminState::Enabled;
+        for one in selected.iter().filter(is_enabled) {
+            let object = || ObjectRef::real_server(&input.named(one.name));
+            match destination(key, input, one) {
+                Err(Unfit { field, message }) => {
+                    findings.push(Finding::new(object(), field, Reason::Mismatch, message));
+                }
+                Ok(None) => {}
+                Ok(Some((destination_key, destination))) => match holders.get(&destination_key) {
+                    // The same object by two backends, or the same machine by two objects: it counts once.
+                    Some(holder) if *holder != one.name => findings.push(Finding::new(
+                        object(),
+                        "spec.address",
+                        Reason::Conflict,
+                        format!(
+                            "{destination_key} is already RealServer {}/{holder} in VirtualService {}: remove \
+                             one of the two",
+                            input.name.namespace, input.name
+                        ),
+                    )),
+                    Some(_) => {}
+                    None => {
+                        holders.insert(destination_key, one.name);
+                        self.there.insert(destination_key, destination);
+                    }
+                },
+            }
+        }
+    }
+
+    /// What a RealServer says of an address counts more than what an endpoint is by default.
+    fn add_endpoints(
+        &mut self,
+        key: &ServiceKey,
+        input: &PlanInput<'_>,
+        resolved: &[ResolvedBackend<'_>],
+        findings: &mut Vec<Finding>,
+    ) {
+        for one in resolved {
+            for (destination_key, destination, part) in endpoints(key, input, one, findings) {
+                if part == Part::Leaves {
+                    self.leaving.insert(destination_key, None);
+                } else {
+                    self.there.entry(destination_key).or_insert(destination);
+                }
+            }
+        }
+    }
+
+    fn add_leaving(&mut self, key: &ServiceKey, input: &PlanInput<'_>, selected: &[Selected<'_>]) {
+        for one in selected.iter().filter(|one| one.server.admin_state.leaves()) {
+            // What is wrong with one that never was a destination does not matter any more.
+            if let Ok(Some((destination_key, _))) = destination(key, input, one) {
+                self.leaving.insert(destination_key, Some(input.named(one.name)));
+            }
+        }
+    }
+
+    /// Looked at even while nobody needs it: what is wrong with it should not come out in an outage.
+    fn add_fallback(&mut self, key: &ServiceKey, input: &PlanInput<'_>, findings: &mut Vec<Finding>) {
+        let mut weights = self.there.values().map(|destination| destination.weight);
+        let is_idle = weights.all(|weight| weight == Weight::QUIESCED);
+        match fallback(key, input) {
+            Err(Unfit { field, message }) => findings.push(Finding::new(
+                ObjectRef::virtual_service(input.name),
+                field,
+                Reason::Mismatch,
+                message,
+            )),
+            Ok(Some((key, destination))) if is_idle => drop(self.there.insert(key, destination)),
+            Ok(_) => {}
+        }
     }
 }
 
@@ -361,31 +218,6 @@ fn destination(
         },
         destination,
     )))
-}
-
-/// The port of a destination: the one that is asked for, or the one clients connect to. `Err` is the latter, where
-/// only translation would lead to the former.
-///
-/// Without a port of its own, under a mark or for all ports, a service leaves the packet's as it came. The kernel
-/// makes one exception: it translates under a mark, unless persistence ties a client's ports together
-/// (`ip_vs_sched_persist`).
-fn port_behind(
-    key: &ServiceKey,
-    service: &ValidatedVirtualService,
-    forwarding: ForwardingMethod,
-    asked: Option<u16>,
-) -> Result<u16, u16> {
-    match (key, asked) {
-        (ServiceKey::Mark { .. }, Some(asked)) if translates(forwarding) && service.persistence.is_none() => {
-            Ok(asked)
-        }
-        (ServiceKey::Mark { .. } | ServiceKey::Address { port: 0, .. }, _) => Ok(0),
-        (ServiceKey::Address { port, .. }, None) => Ok(*port),
-        (ServiceKey::Address { port, .. }, Some(asked)) if asked == *port || translates(forwarding) => {
-            Ok(asked)
-        }
-        (ServiceKey::Address { port, .. }, Some(_)) => Err(*port),
-    }
 }
 
 /// Whether a destination's family can serve a key.
@@ -451,18 +283,6 @@ fn unfit_while_synchronized(key: &ServiceKey, input: &PlanInput<'_>, address: Ip
             input.name,
             input.service.director_group
         ),
-    }
-}
-
-fn translates(forwarding: ForwardingMethod) -> bool {
-    forwarding == ForwardingMethod::Masquerade
-}
-
-fn method_word(forwarding: ForwardingMethod) -> &'static str {
-    match forwarding {
-        ForwardingMethod::Tunnel(_) => "Tunnel",
-        ForwardingMethod::Masquerade => "Masquerade",
-        _ => "DirectRoute",
     }
 }
 

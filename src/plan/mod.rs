@@ -12,11 +12,13 @@
 //! | `world` | everything that a plan follows from, and what an update of it concerns |
 //! | `roles` | the node, and its part in each director group |
 //! | `services` | one virtual service → the services of the kernel it is made of |
+//! | `backends` | the RealServers and endpoints that a virtual service's backends are |
 //! | `entries` | one virtual service → entries of the kernel's table |
 //! | `around` | one virtual service → what it needs of the node around the table, as director and as real server |
 //! | `globals` | director groups → what a node has once: timeouts, the sync daemon, settings |
 
 mod around;
+mod backends;
 mod entries;
 mod globals;
 mod roles;

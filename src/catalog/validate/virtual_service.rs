@@ -56,20 +56,8 @@ fn check_spec(at: &mut Checker, spec: &api::VirtualServiceSpec) -> Option<Valida
         draining,
         director_group_ref,
     } = spec;
-    at.rule(
-        rules::ADDRESSES_OR_POOL,
-        addresses.is_none() || address_pool_ref.is_none(),
-    );
-    at.rule(
-        rules::SOME_ADDRESS,
-        addresses.is_some() || address_pool_ref.is_some() || firewall_mark.is_some(),
-    );
-    at.rule(
-        rules::LISTENERS_OR_MARK,
-        listeners.is_some() != firewall_mark.is_some(),
-    );
+    check_choices(at, spec);
     let grouped = *group_listeners == Some(true);
-    at.rule(rules::GROUP_NEEDS_LISTENERS, !grouped || listeners.is_some());
     let addresses = check_addresses(at, addresses.as_deref());
     if let Some(api::AddressPoolRef { name }) = address_pool_ref {
         at.field("addressPoolRef", |at| at.text("name", name, 1, 253));
@@ -128,6 +116,19 @@ fn check_spec(at: &mut Checker, spec: &api::VirtualServiceSpec) -> Option<Valida
         draining,
         director_group: director_group.into(),
     })
+}
+
+/// What must be there, or may not be there beside something else.
+fn check_choices(at: &mut Checker, spec: &api::VirtualServiceSpec) {
+    let has_addresses = spec.addresses.is_some();
+    let has_pool = spec.address_pool_ref.is_some();
+    let has_listeners = spec.listeners.is_some();
+    let has_mark = spec.firewall_mark.is_some();
+    at.rule(rules::ADDRESSES_OR_POOL, !has_addresses || !has_pool);
+    at.rule(rules::SOME_ADDRESS, has_addresses || has_pool || has_mark);
+    at.rule(rules::LISTENERS_OR_MARK, has_listeners != has_mark);
+    let grouped = spec.group_listeners == Some(true);
+    at.rule(rules::GROUP_NEEDS_LISTENERS, !grouped || has_listeners);
 }
 
 fn check_addresses(at: &mut Checker, addresses: Option<&[String]>) -> Box<[IpAddr]> {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::super::{Address, Around, ArpSuppression, Link, LinkKind, Network, TunnelKind, VIP_LINK, desired};
 use super::*;
+use crate::host::Decapsulated;
 
 const VIP: [u8; 4] = [10, 0, 0, 200];
 
@@ -242,7 +243,7 @@ fn a_kernel_without_rules_for_arp_is_quiet_by_settings() {
 #[test]
 fn while_not_all_that_is_wanted_is_known_nothing_is_taken_away() {
     let mut everything = real_server();
-    everything.tunnels = [(super::super::TunnelKind::Ipip, [10, 0, 0, 1].into())].into();
+    everything.decapsulated.tunnels = [(super::super::TunnelKind::Ipip, [10, 0, 0, 1].into())].into();
     everything.sysctls = [("net.ipv4.ip_forward".into(), "1".into())].into();
     let needs = [everything, director()];
     assert_eq!(
@@ -279,7 +280,10 @@ fn a_link_of_another_kind_is_made_anew() {
 #[test]
 fn the_way_out_of_a_tunnel_is_open_however_strict_the_node_is() {
     let behind = |checksum| Around {
-        tunnels: [(TunnelKind::Gre { checksum }, [10, 0, 0, 1].into())].into(),
+        decapsulated: Decapsulated {
+            tunnels: [(TunnelKind::Gre { checksum }, [10, 0, 0, 1].into())].into(),
+            ..Decapsulated::default()
+        },
         ..real_server()
     };
     let opened = [
@@ -300,7 +304,10 @@ fn the_way_out_of_a_tunnel_is_open_however_strict_the_node_is() {
     );
     // Neither the filter of IPv4 nor its addresses are anything to a tunnel of IPv6 packets.
     let of_ipv6 = Around {
-        tunnels: [(TunnelKind::Sit, [10, 0, 0, 1].into())].into(),
+        decapsulated: Decapsulated {
+            tunnels: [(TunnelKind::Sit, [10, 0, 0, 1].into())].into(),
+            ..Decapsulated::default()
+        },
         ..real_server()
     };
     assert!(

@@ -151,18 +151,18 @@ impl Planner<'_> {
                 (_, IpAddr::V4(_), IpAddr::V6(_)) => TunnelKind::Sit,
                 (_, IpAddr::V6(_), _) => TunnelKind::Ip6tnl,
             };
-            around.tunnels.insert((kind, local));
+            around.decapsulated.tunnels.insert((kind, local));
             let link = self.subject.network.links.iter().find(|link| link.has(local));
             if let Some(link) = link {
                 let fits = link.mtu.saturating_sub(overhead(tunnel, Family::of(local)));
                 let fits = u16::try_from(fits).unwrap_or(u16::MAX);
-                let least = around.clamped.entry(*vip).or_insert(fits);
+                let least = around.decapsulated.clamped.entry(*vip).or_insert(fits);
                 *least = (*least).min(fits);
             }
         }
         if let Tunnel::Gue { port, .. } = tunnel {
             let ipv6 = local.is_ipv6();
-            around.gue_ports.insert(GuePort { ipv6, port });
+            around.decapsulated.gue_ports.insert(GuePort { ipv6, port });
         }
     }
 }

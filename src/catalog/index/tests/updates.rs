@@ -12,10 +12,11 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::super::*;
+use crate::catalog::Reason;
 use crate::catalog::validated::{
-    AdminState, Binding, EndpointPort, EndpointState, Label, Labels, Requirement, RequirementCondition,
-    ServicePort, ValidatedBackend, ValidatedDraining, ValidatedFailover, ValidatedFallback,
-    ValidatedForwarding,
+    AdminState, Binding, EndpointPort, EndpointState, Label, Labels, Ports, Requirement,
+    RequirementCondition, Selector, ServicePort, ServiceReference, ValidatedBackend, ValidatedDraining,
+    ValidatedFailover, ValidatedFallback, ValidatedForwarding,
 };
 use crate::ipvs::{Family, ForwardingMethod, Protocol, Scheduler, SchedulerFlags, Tunnel};
 
