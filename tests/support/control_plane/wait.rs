@@ -1,22 +1,17 @@
 //! Waiting for something to become true, and no longer than a limit.
 
-use std::{env, time::Duration};
+use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
+
+use crate::poll::scaled;
 
 /// How long between two looks. Short beside what is waited for (seconds), long beside one look (a millisecond).
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A limit of so many seconds on an idle machine; `WEIR_TEST_TIMEOUT_SCALE=3` makes every limit three times longer
-/// on a slow one. A limit is for noticing that something will not happen, so it can be generous.
+/// The limit of what takes no longer than so many seconds on an idle machine, see [`scaled`].
 pub(crate) fn limit(seconds: u32) -> Duration {
-    let scale = match env::var("WEIR_TEST_TIMEOUT_SCALE") {
-        Ok(text) => text
-            .parse()
-            .expect("WEIR_TEST_TIMEOUT_SCALE is a number such as 3 or 1.5"),
-        Err(_) => 1.0,
-    };
-    Duration::from_secs(u64::from(seconds)).mul_f64(scale)
+    scaled(Duration::from_secs(u64::from(seconds)))
 }
 
 /// Calls `attempt` until it succeeds, and returns what it returned.
