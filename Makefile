@@ -50,13 +50,17 @@ programs:
 	cargo test --no-run --quiet
 
 .PHONY: test
-test: lint test-quick test-kernel test-control-plane test-cluster test-coexistence test-real-nodes \
+test: lint test-quick fuzz test-kernel test-control-plane test-cluster test-coexistence test-real-nodes \
 	test-observability test-demo ## Everything, from a fresh clone
 
 .PHONY: test-quick
 test-quick: ## What needs neither VM nor control plane
 	cargo test --quiet
 	cargo test --quiet --doc
+
+.PHONY: fuzz
+fuzz: ## Feed what Weir reads of others with anything: FUZZ_SECONDS=600 make fuzz, for each target
+	fuzz/run
 
 .PHONY: test-kernel
 test-kernel: programs ## On real kernels, in the lab's VM
@@ -104,7 +108,7 @@ test-demo: ## That the demo tells its story, without the pauses
 
 .PHONY: lint
 lint: $(CARGO_DENY) ## Format, clippy, licences and sources of dependencies, documentation
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo clippy --all-targets --quiet -- -D warnings
 	$(CARGO_DENY) --locked check --hide-inclusion-graph bans licenses sources
 	# With the examples, so that dependencies have the features that they have above, and are not compiled again.

@@ -26,7 +26,7 @@ mod kernel;
 mod memory;
 mod network;
 pub mod preflight;
-mod rtnetlink;
+pub mod rtnetlink;
 mod rules;
 mod state;
 mod sysctl;

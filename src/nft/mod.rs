@@ -12,7 +12,7 @@ mod diff;
 mod foreign;
 mod netlink;
 mod ruleset;
-mod wire;
+pub mod wire;
 
 pub use diff::{Step, Transaction, transaction, widened};
 pub use foreign::{ForeignChain, ForeignRule};
