@@ -21,11 +21,6 @@ CARGO_DEB := $(CACHE)/bin/cargo-deb
 cargo-deny := 0.20.2
 cargo-deb := 3.8.0
 
-# Tests that need something are in files of their own.
-IN_VM := lab_selftest kernel_ipvs kernel_agent kernel_reload kernel_nftables kernel_host kernel_direct_routing \
-	kernel_tunnels kernel_forwarding kernel_scheduling kernel_streamlined kernel_preflight kernel_unprivileged \
-	kernel_without_nftables kernel_draining
-WITH_API_SERVER := api_trouble control_plane_selftest chart controller gitops manifests rules versions
 KERNELS := 6.1 6.12
 
 .PHONY: help
@@ -55,7 +50,7 @@ programs:
 	cargo test --no-run --quiet
 
 .PHONY: test
-test: lint test-quick test-kernel test-control-plane test-cluster test-coexistence test-real-nodes \
+test: lint test-quick fuzz test-kernel test-control-plane test-cluster test-coexistence test-real-nodes \
 	test-observability test-demo ## Everything, from a fresh clone
 
 .PHONY: test-quick
@@ -63,45 +58,49 @@ test-quick: ## What needs neither VM nor control plane
 	cargo test --quiet
 	cargo test --quiet --doc
 
+.PHONY: fuzz
+fuzz: ## Feed what Weir reads of others with anything: FUZZ_SECONDS=600 make fuzz, for each target
+	fuzz/run
+
 .PHONY: test-kernel
 test-kernel: programs ## On real kernels, in the lab's VM
 	tests/lab/setup >/dev/null
 	for kernel in $(KERNELS); do
-		for file in $(IN_VM); do
-			echo "== $$file on kernel $$kernel"
-			WEIR_LAB_KERNEL=$$kernel tests/lab/cargo test --quiet --test $$file
-		done
+		echo "== kernel $$kernel"
+		export WEIR_LAB_KERNEL=$$kernel
+		tests/lab/cargo test --quiet --test kernel
+		tests/lab/cargo test --quiet --test kernel -- --test-threads 1 alone::
 	done
 
 .PHONY: test-control-plane
 test-control-plane: programs ## Against a real API server
 	tests/tools/build
 	# These mostly wait: for a refusal to be over, for a deadline.
-	cargo test --quiet $(addprefix --test ,$(WITH_API_SERVER)) -- --include-ignored --test-threads 4
+	cargo test --quiet --test control_plane -- --include-ignored --test-threads 4
 
 .PHONY: test-cluster
 test-cluster: programs ## A real API server, agents in the VM, traffic
 	tests/tools/build
 	tests/lab/setup >/dev/null
-	cargo test --quiet --test cluster -- --include-ignored
+	cargo test --quiet --test cluster -- --include-ignored remote:: whole_line::
 
 .PHONY: test-coexistence
 test-coexistence: programs ## Weir and kube-proxy in IPVS mode on one node
 	tests/tools/build
 	tests/lab/setup >/dev/null
-	cargo test --quiet --test coexistence -- --include-ignored
+	cargo test --quiet --test cluster -- --include-ignored coexistence::
 
 .PHONY: test-real-nodes
 test-real-nodes: programs ## The chart's pods on Kubernetes nodes in the VM
 	tests/tools/build
 	tests/lab/setup >/dev/null
-	cargo test --quiet --test real_nodes -- --include-ignored
+	cargo test --quiet --test cluster -- --include-ignored real_nodes::
 
 .PHONY: test-observability
 test-observability: programs ## Prometheus scrapes agents in the VM; its linter; alerts and dashboards
 	tests/lab/setup >/dev/null
-	tests/observability/setup >/dev/null
-	cargo test --quiet --test observability -- --include-ignored
+	tests/tools/prometheus >/dev/null
+	cargo test --quiet --test cluster -- --include-ignored observability::
 
 .PHONY: test-demo
 test-demo: ## That the demo tells its story, without the pauses
@@ -109,7 +108,7 @@ test-demo: ## That the demo tells its story, without the pauses
 
 .PHONY: lint
 lint: $(CARGO_DENY) ## Format, clippy, licences and sources of dependencies, documentation
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo clippy --all-targets --quiet -- -D warnings
 	$(CARGO_DENY) --locked check --hide-inclusion-graph bans licenses sources
 	# With the examples, so that dependencies have the features that they have above, and are not compiled again.
@@ -128,7 +127,7 @@ $(CARGO_DENY) $(CARGO_DEB):
 
 .PHONY: crds
 crds: ## Write the CustomResourceDefinitions from the types
-	UPDATE_EXPECTED=1 cargo test --quiet --test crds
+	UPDATE_EXPECTED=1 cargo test --quiet --test pure crds::
 	cp crds/*.yaml charts/weir/crd-files/
 
 .PHONY: bench

@@ -7,14 +7,19 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::disallowed_methods,
     reason = "a benchmark that cannot run fails, and it reads the clock"
 )]
 
-#[path = "../tests/control_plane/mod.rs"]
+#[path = "../tests/support/control_plane/mod.rs"]
 mod control_plane;
-#[path = "../tests/lab/mod.rs"]
+#[path = "../tests/support/lab/mod.rs"]
 mod lab;
+#[path = "../tests/support/poll.rs"]
+mod poll;
+#[path = "../tests/support/process.rs"]
+mod process;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -29,8 +34,8 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use lab::kube_proxy;
-use lab::poll::eventually;
 use lab::remote::{Program, Vm};
+use poll::eventually;
 use serde_json::{Value, json};
 use weir::api::{DirectorGroup, VirtualService};
 use weir::ipvs::{KernelTable, Protocol, ServiceKey};

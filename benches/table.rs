@@ -6,12 +6,17 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::disallowed_methods,
     reason = "a benchmark that cannot run fails, and it reads the clock"
 )]
 
-#[path = "../tests/lab/mod.rs"]
+#[path = "../tests/support/lab/mod.rs"]
 mod lab;
+#[path = "../tests/support/poll.rs"]
+mod poll;
+#[path = "../tests/support/process.rs"]
+mod process;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

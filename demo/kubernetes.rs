@@ -5,20 +5,24 @@
 //! fails.
 
 #![allow(
-    clippy::disallowed_methods,
-    clippy::expect_used,
+    clippy::unwrap_used,
     clippy::panic,
+    clippy::disallowed_methods,
     reason = "the demo says how long things took, and fails where they do not come"
 )]
 
-#[path = "../tests/control_plane/mod.rs"]
+#[path = "../tests/support/control_plane/mod.rs"]
 mod control_plane;
-#[path = "../tests/lab/mod.rs"]
+#[path = "../tests/support/lab/mod.rs"]
 mod lab;
-#[path = "../tests/real_cluster/mod.rs"]
+#[path = "../tests/support/poll.rs"]
+mod poll;
+#[path = "../tests/support/process.rs"]
+mod process;
+#[path = "../tests/support/real_cluster/mod.rs"]
 mod real_cluster;
 mod story;
-#[path = "../tests/walk/mod.rs"]
+#[path = "../tests/support/walk.rs"]
 mod walk;
 
 use std::collections::BTreeMap;

@@ -4,14 +4,18 @@
 //! figure that is printed was measured in this run. If something does not come as told, the demo fails.
 
 #![allow(
-    clippy::disallowed_methods,
-    clippy::expect_used,
+    clippy::unwrap_used,
     clippy::panic,
+    clippy::disallowed_methods,
     reason = "the demo says how long things took, and fails where they do not come"
 )]
 
-#[path = "../tests/lab/mod.rs"]
+#[path = "../tests/support/lab/mod.rs"]
 mod lab;
+#[path = "../tests/support/poll.rs"]
+mod poll;
+#[path = "../tests/support/process.rs"]
+mod process;
 mod story;
 
 use std::fs;
@@ -21,11 +25,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lab::client::{Histogram, Protocol};
-use lab::poll::eventually;
-use lab::process::Process;
 use lab::server::Server;
 use lab::sniff::who_answers;
 use lab::topology::{FRONT, Node, Topology, VIP4};
+use poll::eventually;
+use process::Process;
 use story::{indent, pause, say, show_command};
 
 /// The VIP that is masqueraded; [`VIP4`] is direct routing's.

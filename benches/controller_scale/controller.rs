@@ -22,7 +22,7 @@ use super::fleet::{
     Director, Fleet, GROUPS, NODES, REAL_SERVERS, VIRTUAL_SERVICES, all, namespaced, node, of_group,
     real_server, web,
 };
-use super::lab::process::Process;
+use super::process::Process;
 
 const WEIR: &str = env!("CARGO_BIN_EXE_weir");
 /// Longer than anything takes.

@@ -11,14 +11,16 @@
     reason = "a benchmark that cannot run fails, and it reads the clock"
 )]
 
-#[path = "../../tests/control_plane/mod.rs"]
+#[path = "../../tests/support/control_plane/mod.rs"]
 mod control_plane;
 mod controller;
 mod figures;
 mod fleet;
-#[path = "../../tests/lab/mod.rs"]
-mod lab;
 mod latency;
+#[path = "../../tests/support/poll.rs"]
+mod poll;
+#[path = "../../tests/support/process.rs"]
+mod process;
 
 use control_plane::{ControlPlane, succeeded};
 use fleet::{Fleet, GROUPS, NAMESPACE, VIRTUAL_SERVICES};

@@ -27,7 +27,7 @@ mod kernel;
 mod memory;
 mod network;
 pub mod preflight;
-mod rtnetlink;
+pub mod rtnetlink;
 mod rules;
 mod setting;
 mod state;

@@ -78,7 +78,7 @@ const RTN_UNICAST: u8 = 1;
 const RTM_F_CLONED: u32 = 0x200;
 
 /// A link as a dump tells it, and what it is, if it is Weir's.
-pub(super) fn read_link(payload: &[u8]) -> Option<(Link, Option<LinkKind>)> {
+pub fn read_link(payload: &[u8]) -> Option<(Link, Option<LinkKind>)> {
     let kind = read_u16(payload.get(2..)?)?;
     let flags = read_u32(payload.get(8..)?)?;
     let mut link = Link {
@@ -133,7 +133,7 @@ fn read_kind(info: &[u8]) -> Option<LinkKind> {
 }
 
 /// An address as a dump tells it, with the number of its link.
-pub(super) fn read_address(payload: &[u8]) -> Option<(u32, Address)> {
+pub fn read_address(payload: &[u8]) -> Option<(u32, Address)> {
     let prefix = read_u8(payload.get(1..)?)?;
     let index = read_u32(payload.get(4..)?)?;
     let (mut local, mut peer, mut ours) = (None, None, false);
@@ -158,7 +158,7 @@ pub(super) fn read_address(payload: &[u8]) -> Option<(u32, Address)> {
 }
 
 /// A route as a dump tells it, if it is one of the main table that leads somewhere.
-pub(super) fn read_route(payload: &[u8]) -> Option<Route> {
+pub fn read_route(payload: &[u8]) -> Option<Route> {
     let [family, prefix, _, _, table, _, _, kind] = *payload.first_chunk::<8>()?;
     let flags = read_u32(payload.get(8..)?)?;
     if kind != RTN_UNICAST || flags & RTM_F_CLONED != 0 {

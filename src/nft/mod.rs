@@ -13,7 +13,7 @@ mod diff;
 mod foreign;
 mod netlink;
 mod ruleset;
-mod wire;
+pub mod wire;
 
 pub use arp::ArpPacket;
 pub use diff::{Step, Transaction, transaction, widened};

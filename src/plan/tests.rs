@@ -1,4 +1,4 @@
-//! What golden cases do not show: scopes, timeouts, and a node's part as a table. The rest is in `tests/golden`.
+//! What golden cases do not show: scopes, timeouts, and a node's part as a table. The rest is in `tests/data/golden`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,10 +1,18 @@
 //! `lab`: the lab's instruments from a shell, for the demo, for benches and for looking by hand. Made for the lab's VM.
 
-// The clock is one of the instruments.
-#![allow(clippy::disallowed_methods)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "what cannot be set up has failed, and the clock is one of the instruments"
+)]
 
-#[path = "mod.rs"]
+#[path = "../support/lab/mod.rs"]
 mod lab;
+#[path = "../support/poll.rs"]
+mod poll;
+#[path = "../support/process.rs"]
+mod process;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

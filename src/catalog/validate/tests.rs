@@ -2,7 +2,7 @@
 //! and say the same of a broken rule.
 //!
 //! The API server is played by a check of the printed definitions' structure and by kube's evaluation of their
-//! rules. That a real one agrees is shown, case by case, by `tests/rules.rs`.
+//! rules. That a real one agrees is shown, case by case, by `tests/control_plane/rules.rs`.
 
 mod mishaps;
 mod objects;

@@ -1,4 +1,4 @@
-//! Cases of the order contract; the general laws are in `tests/diff_properties.rs`.
+//! Cases of the order contract; the general laws are in `tests/pure/diff_properties.rs`.
 
 use std::net::{IpAddr, Ipv4Addr};
 
