@@ -477,17 +477,19 @@ fn weight_change(fleet: &Fleet) -> Duration {
         let (ledger, _) = Ledger::open(state.path()).unwrap();
         let host = KernelHost::open(Path::new("/proc/sys/net"), state.path()).unwrap();
         let table = KernelTable::open().unwrap();
-        let mut reconciler = Reconciler::new(alone(), ledger, table, host, false, MarkMask::default());
-        for service in 0..fleet.services {
-            reconciler.update(Fleet::service_update(service));
-            for number in 0..DESTINATIONS {
-                reconciler.update(Fleet::server_update(service, number, 1));
-            }
-        }
-        assert_eq!(
-            reconciler.pass(&Scope::Every, Instant::now()).unwrap().failures,
-            []
-        );
+        let mut programmer = Programmer::new(table, host, ledger, false);
+        let mut world = fleet.world();
+        world.network = Some(programmer.look().unwrap());
+        let work = |world: &World, scope: Scope, table| Work {
+            plan: plan(world, &scope),
+            scope,
+            table,
+            around: AroundWork::IfNeeded,
+            leavers: Leavers::Drain(Instant::now()),
+            may_delete: true,
+        };
+        let everything = work(&world, Scope::Every, TableWork::Everything);
+        assert_eq!(programmer.run(everything).unwrap().refused, []);
         let updates: Vec<Update> = (0..CHANGES)
             .map(|change| Fleet::server_update(change * fleet.services / CHANGES, change % DESTINATIONS, 7))
             .collect();

@@ -159,7 +159,7 @@ fn preview(world: &World, plan: Plan, (table, ours): (Table, Vec<ServiceKey>)) -
 }
 
 /// What a source would report of a document.
-fn report(object: &Value) -> Update {
+pub(super) fn report(object: &Value) -> Update {
     let kind = [Kind::Service, Kind::EndpointSlice, Kind::ReferenceGrant]
         .into_iter()
         .chain(Kind::OWN)

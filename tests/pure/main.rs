@@ -3,6 +3,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | `golden` | objects and a table in: the plan, the steps and the report out, as files |
+//! | `courses` | what happens around an agent, and when: what it does, and when, as files |
 //! | `manifest_golden`, `manifest_folder` | what is said of a wrong manifest, as files; folders that change |
 //! | `diff_properties` | the laws of a table's difference |
 //! | `wire_bytes` | IPVS's netlink messages, byte for byte |
@@ -25,6 +26,7 @@ mod strategies;
 mod walk;
 
 mod cli;
+mod courses;
 mod crds;
 mod diff_properties;
 mod documents;
