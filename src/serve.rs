@@ -176,7 +176,7 @@ async fn respond(
         "/healthz" => sign(vitals.is_alive(), "the loop has not turned for minutes\n"),
         "/readyz" => sign(
             vitals.is_alive() && vitals.is_ready(),
-            "not everything that is wanted has been read and passed over yet\n",
+            "not ready: waiting for the first full sync\n",
         ),
         _ => metrics(request, exposition).await,
     }

@@ -55,8 +55,8 @@ pub(super) fn tell_news(last: &Report, report: &Report) {
             .map(|method| method.words())
             .collect();
         match methods[..] {
-            [] => info!("no VIP has to be kept quiet any more"),
-            _ => info!("VIPs are kept quiet by {}", methods.join(" and ")),
+            [] => info!("ARP suppression is no longer needed"),
+            _ => info!("ARP is suppressed by {}", methods.join(" and ")),
         }
     }
     if report.node.leaving != last.node.leaving {

@@ -19,7 +19,7 @@ pub enum Aspect {
     Programmed,
     /// Its destinations take connections.
     BackendsHealthy,
-    /// Something works worse than it could.
+    /// Something works worse than it should.
     Degraded,
     /// Clients can connect, as far as Weir is concerned.
     Ready,

@@ -76,7 +76,7 @@ impl Cluster {
         let (usable, all) = count_backends(plan.as_ref(), service);
         // Whoever reads that is to see the cause, and nothing that only follows from it.
         let nothing = plan.as_ref().is_none_or(ServicePlan::has_no_entries);
-        let pending = |aspect| Verdict::fails(aspect, Why::Pending, "nothing of it can be in force as it is");
+        let pending = |aspect| Verdict::fails(aspect, Why::Pending, "not programmed: see condition Accepted");
         let programmed = if nothing && service.is_some() && !accepted.holds {
             pending(Aspect::Programmed)
         } else {
@@ -144,7 +144,7 @@ impl Cluster {
     ) -> Verdict {
         let aspect = Aspect::Programmed;
         let Some(service) = service else {
-            return Verdict::fails(aspect, Why::Pending, "nothing of it has ever been valid");
+            return Verdict::fails(aspect, Why::Pending, "no valid version of this object has been seen yet");
         };
         if members.active.is_empty() {
             return Verdict::fails(aspect, Why::NoDirector, self.why_nobody(&service.director_group));
@@ -215,7 +215,7 @@ impl Cluster {
                 return Verdict::holds(aspect, Why::PreflightFailed, format!("{node}: {obstacle}"));
             }
         }
-        Verdict::fails(aspect, Why::AsExpected, "nothing is worse than it could be")
+        Verdict::fails(aspect, Why::AsExpected, "no degradation detected")
     }
 
     fn judge_real_server(

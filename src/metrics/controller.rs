@@ -58,7 +58,7 @@ impl ControllerMetrics {
         let help = "Writes to objects that failed";
         registry.register("object_write_errors", help, self.failures.clone());
         registry.register("events_emitted", "Events told of objects", self.events.clone());
-        let help = "Events left out, because the same was told of late or too many at once";
+        let help = "Events suppressed as duplicates or by the rate limit";
         registry.register("events_suppressed", help, self.suppressed.clone());
     }
 }

@@ -144,7 +144,7 @@ fn check_addresses(at: &mut Checker, addresses: Option<&[String]>) -> Box<[IpAdd
             .filter_map(|(index, text)| {
                 at.item(index, |at| {
                     if !texts.insert(text) {
-                        at.invalid(format!("{text} stands in the set twice: remove one"));
+                        at.invalid(format!("duplicate entry {text}: remove one"));
                     }
                     at.characters(text, 2, 45);
                     let address = parse_address(text);
@@ -266,7 +266,7 @@ fn check_scheduler(at: &mut Checker, value: Option<&api::Scheduler>) -> (Schedul
             for (index, flag) in given.iter().enumerate() {
                 if given[..index].contains(flag) {
                     at.item(index, |at| {
-                        at.invalid("a flag stands in the set twice: remove one")
+                        at.invalid("duplicate flag: remove one")
                     });
                 }
             }

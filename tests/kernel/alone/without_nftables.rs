@@ -48,7 +48,7 @@ fn real_servers_are_kept_quiet_by_settings_or_have_no_vip() {
     serves();
     fleet
         .agent(&topology.rs1)
-        .wait_for_log(LONG, "VIPs are kept quiet by settings");
+        .wait_for_log(LONG, "ARP is suppressed by settings");
 
     // Rules that cannot be had take nothing away that kept the node quiet until now.
     fleet.write("web.yaml", &web(&topology, "Nftables"));
