@@ -5,9 +5,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    process::Command,
 };
 
-use crate::control_plane::{BoundTo, ControlPlane, ServiceAccountAccess, limit, succeeded, until};
+use crate::control_plane::{BoundTo, ControlPlane, ServiceAccountAccess, limit, program, succeeded, until};
 use crate::rendered::{
     Key, NAMESPACE, assert_expected, documents, key, kustomize, names, objects, path, read, template,
 };
@@ -126,6 +127,38 @@ fn an_overlay_is_the_base_with_its_component() {
     let mut plain = plain(&["openshift"]);
     plain.retain(|(_, _, name), _| name != "weir-release");
     assert_eq!(overlay, plain);
+}
+
+/// A manifest has to mean the same in a folder, where Weir reads it itself. Weir is held to this table by a test of its own.
+#[test]
+#[ignore = "needs kubectl: make test-control-plane"]
+fn scalars_mean_to_kubectl_what_they_mean_in_a_folder() {
+    let table = read("tests/data/manifest_scalars.tsv");
+    let examples = table
+        .lines()
+        .map(|line| line.split_once('\t').expect("a scalar and its JSON"));
+    let (scalars, expected): (Vec<_>, Vec<_>) = examples.unzip();
+    let list: String = scalars.iter().map(|scalar| format!("- {scalar}\n")).collect();
+    let object = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: scalars}}\nlist:\n{list}");
+    let file = tempfile::NamedTempFile::new().expect("the folder for temporary files can be written");
+    fs::write(&file, object).expect("it can be written");
+
+    // The least that kubectl does with an object without asking an API server.
+    let output = Command::new(program("kubectl"))
+        .args(["label", "--local", "--output=json", "read=here", "--filename"])
+        .arg(file.path())
+        .output()
+        .expect("kubectl runs");
+    let object: Value = serde_json::from_str(&succeeded(&output)).expect("kubectl prints JSON");
+    let read = object["list"].as_array().expect("it is a list");
+    assert_eq!(read.len(), scalars.len());
+    for ((scalar, expected), read) in scalars.iter().zip(expected).zip(read) {
+        assert_eq!(
+            serde_json::from_str::<Value>(expected).expect("it is JSON"),
+            *read,
+            "{scalar}"
+        );
+    }
 }
 
 #[test]

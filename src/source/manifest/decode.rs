@@ -136,7 +136,7 @@ impl<'de> Decoder<'de, '_> {
             Value::List(_) => ("a list".to_owned(), None),
             Value::Map(_) => ("a map".to_owned(), None),
             Value::Text(text) => {
-                let unquoted = !matches!(resolve(text), Scalar::Text(_) | Scalar::Null);
+                let unquoted = !matches!(resolve(text), Scalar::String(_) | Scalar::Null);
                 let help = unquoted.then(|| "take away the quotes".to_owned());
                 (format!("the text \"{}\"", shorten(text)), help)
             }
@@ -146,7 +146,7 @@ impl<'de> Decoder<'de, '_> {
                     Scalar::Null => ("nothing".to_owned(), None),
                     Scalar::Bool(value) => (format!("`{text}`, which means {value}"), quoted),
                     Scalar::Integer(_) | Scalar::Float(_) => (format!("the number {text}"), quoted),
-                    Scalar::Text(text) => (format!("the text \"{}\"", shorten(text)), None),
+                    Scalar::String(text) => (format!("the text \"{}\"", shorten(text)), None),
                 }
             }
         };
@@ -235,7 +235,7 @@ impl<'de> Deserializer<'de> for Decoder<'de, '_> {
                 Scalar::Bool(value) => self.place(visitor.visit_bool(value)),
                 Scalar::Integer(number) => self.place(visitor.visit_i64(number)),
                 Scalar::Float(number) => self.place(visitor.visit_f64(number)),
-                Scalar::Text(text) => self.place(visitor.visit_str(text)),
+                Scalar::String(text) => self.place(visitor.visit_str(text)),
             },
         }
     }
@@ -269,7 +269,7 @@ impl<'de> Deserializer<'de> for Decoder<'de, '_> {
         let text = match &self.node.value {
             Value::Text(text) => text.as_ref(),
             Value::Plain(text) => match resolve(text) {
-                Scalar::Text(text) => text,
+                Scalar::String(text) => text,
                 _ => return Err(self.mismatch(A_TEXT)),
             },
             _ => return Err(self.mismatch(A_TEXT)),

@@ -288,7 +288,7 @@ fn entry_text<'t>(entry: &'t Entry<'_>) -> Result<Text<'t>, Fault> {
     let span = entry.shown();
     match &entry.value.value {
         Value::Text(text) => Ok(Text { text, span }),
-        Value::Plain(text) if matches!(resolve(text), Scalar::Text(_)) => Ok(Text { text, span }),
+        Value::Plain(text) if matches!(resolve(text), Scalar::String(_)) => Ok(Text { text, span }),
         Value::Plain(text) if !text.is_empty() => Err(Fault::new(span, format!("`{}` is a text", entry.key))
             .help(format!("put it in quotes: \"{text}\""))),
         _ => Err(Fault::new(span, format!("`{}` is a text", entry.key))),
