@@ -8,8 +8,10 @@
 //! | `watches` | several kinds of it, read as one; pure |
 //! | `watch` | one kind of it |
 //! | `served` | one object of it, of whatever version |
+//! | `decode` | JSON → resource, for both: everything that does not fit its kind; pure |
 
 pub mod cluster;
+mod decode;
 pub mod folder;
 pub mod manifest;
 pub mod served;

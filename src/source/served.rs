@@ -9,11 +9,12 @@ use kube::Resource;
 use kube::api::ObjectMeta;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Error as _};
-use serde_ignored::Path;
 use serde_json::{Map, Value};
 
 use crate::catalog::Reason;
 use crate::catalog::validate::{Remark, Validation};
+
+use super::decode::{Decoded, Fault, FaultKind, Shape};
 
 /// This program's version, for messages.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -23,7 +24,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub struct Served<K> {
     metadata: ObjectMeta,
     /// Without its status.
-    object: Result<K, Remark>,
+    object: Decoded<K>,
     /// Fields of its spec that this version does not know.
     unknown: Vec<Remark>,
     status: Option<Value>,
@@ -32,27 +33,11 @@ pub struct Served<K> {
 impl<K> Served<K> {
     /// Validates what it asks for.
     pub fn validate<T>(&self, validate: impl FnOnce(&K) -> Validation<T>) -> Validation<T> {
-        let mut validation = match &self.object {
-            Ok(object) => validate(object),
-            Err(remark) => Validation {
-                value: None,
-                remarks: vec![remark.clone()],
-            },
-        };
+        let mut validation = self.object.validate(validate);
+        let faults = self.object.faults.iter().map(newer_value);
+        validation.remarks.splice(0..0, faults);
         validation.remarks.extend_from_slice(&self.unknown);
         validation
-    }
-
-    /// Its status, which another version may have written.
-    ///
-    /// # Errors
-    ///
-    /// It does not fit this version's type.
-    pub fn status<S: DeserializeOwned + Default>(&self) -> Result<S, Remark> {
-        match &self.status {
-            Some(status) => decode("status", status),
-            None => Ok(S::default()),
-        }
     }
 
     /// Its metadata alone.
@@ -61,32 +46,72 @@ impl<K> Served<K> {
     }
 }
 
-impl<'de, K: DeserializeOwned> Deserialize<'de> for Served<K> {
+impl<K: Resource<DynamicType = ()>> Served<K> {
+    /// Its status, which another version may have written.
+    ///
+    /// # Errors
+    ///
+    /// It does not fit this version's type.
+    pub fn status<S: DeserializeOwned + Default>(&self) -> Result<S, Remark> {
+        let Some(status) = &self.status else {
+            return Ok(S::default());
+        };
+        let shape = Shape::of_kind(&K::kind(&())).member("status");
+        let mut decoded = Decoded::new(shape, status.clone(), |_| None);
+        decoded
+            .faults
+            .retain(|fault| fault.kind != FaultKind::UnknownField);
+        decoded.into_resource().map_err(|fault| {
+            let remark = newer_value(&fault);
+            let separator = if remark.field.is_empty() { "" } else { "." };
+            Remark {
+                field: format!("status{separator}{}", remark.field),
+                ..remark
+            }
+        })
+    }
+}
+
+/// Says of a field that only a newer version can have meant something by it.
+fn newer_field(fault: Fault) -> Remark {
+    let message = "does not know this field, and it has no effect: written for another version? Then upgrade";
+    Remark {
+        field: fault.field,
+        reason: Reason::NotSupported,
+        message: format!("Weir {VERSION} {message}"),
+    }
+}
+
+/// Says of what the API server has accepted and this version does not understand where it may come from.
+fn newer_value(fault: &Fault) -> Remark {
+    let remark = fault.to_remark();
+    Remark {
+        message: format!(
+            "{}: written for another version of Weir than {VERSION}? Then upgrade",
+            remark.message
+        ),
+        ..remark
+    }
+}
+
+impl<'de, K: DeserializeOwned + Resource<DynamicType = ()>> Deserialize<'de> for Served<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut members = Map::deserialize(deserializer)?;
         let status = members.remove("status");
         let metadata = members.get("metadata").unwrap_or(&Value::Null);
         let metadata = ObjectMeta::deserialize(metadata).map_err(D::Error::custom)?;
-        let mut unknown = Vec::new();
-        let members = Value::Object(members);
-        let read = serde_ignored::deserialize(&members, |path| {
-            let field = field(&path);
-            if field.starts_with("spec.") {
-                unknown.push(Remark {
-                    message: format!(
-                        "Weir {VERSION} does not know this field, and it has no effect: written for another version? Then upgrade"
-                    ),
-                    reason: Reason::NotSupported,
-                    field,
-                });
-            }
-        });
-        // The way to where it went wrong costs more than reading, so it is looked for only then.
-        let object = read.or_else(|_| decode("", &members));
+        let shape = Shape::of_kind(&K::kind(&()));
+        let mut object = Decoded::new(shape, Value::Object(members), |_| None);
+        let unknown = object
+            .faults
+            .extract_if(.., |fault| fault.kind == FaultKind::UnknownField);
+        let unknown = unknown
+            .filter(|fault| fault.field.starts_with("spec."))
+            .map(newer_field);
         Ok(Self {
             metadata,
+            unknown: unknown.collect(),
             object,
-            unknown,
             status,
         })
     }
@@ -118,44 +143,6 @@ impl<K: Resource> Resource for Served<K> {
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
-    }
-}
-
-/// Reads a value that is at this place of the object, or says what of it this version does not understand.
-fn decode<T: DeserializeOwned>(place: &str, value: &Value) -> Result<T, Remark> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let within = match error.path().to_string() {
-            whole if whole == "." => String::new(),
-            path => path,
-        };
-        let separator = if place.is_empty() || within.is_empty() {
-            ""
-        } else {
-            "."
-        };
-        Remark {
-            field: format!("{place}{separator}{within}"),
-            reason: Reason::Invalid,
-            message: format!(
-                "{}: written for another version of Weir than {VERSION}? Then upgrade",
-                error.into_inner()
-            ),
-        }
-    })
-}
-
-/// A path as findings write it.
-fn field(path: &Path<'_>) -> String {
-    match path {
-        Path::Root => String::new(),
-        Path::Seq { parent, index } => format!("{}[{index}]", field(parent)),
-        Path::Map { parent, key } => match field(parent) {
-            parent if parent.is_empty() => key.clone(),
-            parent => format!("{parent}.{key}"),
-        },
-        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
-            field(parent)
-        }
     }
 }
 
@@ -225,7 +212,7 @@ mod tests {
         assert_eq!(field, "spec.listeners[0].protocol");
         assert!(
             message.starts_with(
-                "unknown variant `QUIC`, expected one of `TCP`, `UDP`, `SCTP`: written for another"
+                "unsupported value \"QUIC\"; supported values: TCP, UDP, SCTP: written for another"
             ),
             "{message}"
         );

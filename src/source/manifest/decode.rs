@@ -9,8 +9,8 @@ use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, Visitor};
 
 use super::diagnostic::Fault;
 use super::scalar::{Scalar, resolve};
-use super::suggest;
 use super::tree::{Entry, Node, Span, Value};
+use crate::source::decode::suggest;
 
 /// Reads a value from these entries of a map, the document's outermost. All fields that its type does not know
 /// are reported, up to where something else is wrong.
@@ -345,7 +345,7 @@ impl<'de> Deserializer<'de> for Decoder<'de, '_> {
             self.unknown.borrow_mut().push(Fault {
                 span: entry.key_span,
                 message: format!("unknown field `{}`", shorten(&entry.key)),
-                help: suggest::help(&entry.key, fields),
+                help: suggest::help(&entry.key, "fields", fields),
             });
         }
         visitor.visit_unit()

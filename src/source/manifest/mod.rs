@@ -15,7 +15,6 @@
 //! | `decode` | values → resources |
 //! | `object` | a document → objects: whose it is, its name, its validated form |
 //! | `diagnostic` | what is wrong, and how it is drawn |
-//! | `suggest` | which word was meant |
 
 mod decode;
 mod diagnostic;
@@ -24,7 +23,6 @@ mod json;
 mod object;
 mod plain;
 mod scalar;
-mod suggest;
 #[cfg(test)]
 mod tests;
 mod tree;

@@ -11,7 +11,9 @@ use crate::catalog::{Form, Kind, ObjectRef, Reason};
 use super::decode::decode;
 use super::diagnostic::{Fault, Level, Source};
 use super::tree::{Entry, Node, Span, Value};
-use super::{ManifestObject, Reader, suggest};
+use crate::source::decode::suggest;
+
+use super::{ManifestObject, Reader};
 
 const NODE_STATE: &str = "NodeState";
 /// The longest name of an object, a DNS subdomain, and of a namespace, a DNS label.
@@ -111,7 +113,7 @@ impl Document<'_, '_> {
             Fault {
                 span: kind.span,
                 message: format!("unknown kind `{}` in {API_VERSION}", kind.text),
-                help: suggest::help(kind.text, &names),
+                help: suggest::help(kind.text, "kinds", &names),
             }
         })
     }

@@ -1,7 +1,7 @@
 //! "Did you mean": the known word that a misspelt one stands for.
 
 /// The nearest of some known words, if one is near enough to be meant.
-pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();
     known
         .into_iter()
@@ -18,11 +18,11 @@ pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
 }
 
 /// Says which word was meant, or which there are.
-pub(super) fn help(word: &str, known: &[&str]) -> Option<String> {
+pub fn help(word: &str, what: &str, known: &[&str]) -> Option<String> {
     match nearest(word, known.iter().copied()) {
         Some(meant) => Some(format!("did you mean `{meant}`?")),
         None if known.is_empty() => None,
-        None => Some(format!("known here: {}", known.join(", "))),
+        None => Some(format!("known {what}: {}", known.join(", "))),
     }
 }
 
