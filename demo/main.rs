@@ -353,7 +353,7 @@ impl Cluster {
             let log = self.agents[0].log();
             let line = log
                 .lines()
-                .position(|line| line.contains("ERROR unknown field"))?;
+                .position(|line| line.contains("ERROR spec.schedular: unknown field"))?;
             Some(log.lines().skip(line).collect::<Vec<_>>().join("\n"))
         });
         print!("{}", indent(&log));

@@ -174,7 +174,7 @@ fn an_unknown_field_is_named_with_a_suggestion() {
     goes_on(
         &wrong,
         &[
-            "unknown field `schedular`",
+            "spec.schedular: unknown field",
             "wrong.yaml:7:3",
             "did you mean `scheduler`?",
         ],

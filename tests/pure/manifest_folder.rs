@@ -336,16 +336,23 @@ fn files_and_folders_are_read_once() {
     assert_eq!((reading.files, reading.skipped, reading.updates.len()), (3, 1, 2));
     assert!(reading.has_errors());
     let said: Vec<String> = reading.diagnostics.iter().map(ToString::to_string).collect();
-    assert_eq!(said.len(), 3, "{said:?}");
-    assert!(said[0].contains("b.json:1:1: missing field"), "{}", said[0]);
-    assert!(
-        said[1].contains("other:1:1: RealServer default/a stands in two files"),
-        "{}",
-        said[1]
+    assert_eq!(said.len(), 4, "{said:?}");
+    assert_eq!(
+        said[0].split_once("b.json").map(|(_, rest)| rest),
+        Some(":1:1: apiVersion: required field is missing")
+    );
+    assert_eq!(
+        said[1].split_once("b.json").map(|(_, rest)| rest),
+        Some(":1:1: kind: required field is missing")
     );
     assert!(
-        said[2].contains("missing.yaml: cannot read this file"),
+        said[2].contains("other:1:1: RealServer default/a stands in two files"),
         "{}",
         said[2]
+    );
+    assert!(
+        said[3].contains("missing.yaml: cannot read this file"),
+        "{}",
+        said[3]
     );
 }

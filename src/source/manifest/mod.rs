@@ -1,27 +1,23 @@
 //! Manifests: the text of a file → its objects, or what is wrong and where. Pure.
 //!
 //! ```text
-//! text ─► documents ─► tree (YAML or JSON) ─► resource (serde) ─► plan::validate ─► ManifestObject
+//! text ─► documents ─► tree ─► source::decode ─► catalog::validate ─► ManifestObject
 //! ```
 //!
-//! A document is read once. Every value of its tree knows its place, so that whatever is wrong later can be shown
-//! where it was written, and a document that cannot be used does not stop the others of its file.
+//! Every value of a tree knows its place, so that whatever is wrong can be shown where it was written. Everything that
+//! is wrong with a document is said at once, and a document that cannot be used does not stop the others of its file.
 //!
 //! | file | what |
 //! | --- | --- |
 //! | `document` | a file → its documents |
-//! | `tree`, `yaml`, `json`, `scalar` | a document → values with their places |
-//! | `plain` | the same, fast, for the YAML that manifests mostly are |
-//! | `decode` | values → resources |
+//! | `tree` | values with their places |
+//! | `yaml`, `scalar` | a document of YAML, which JSON is as well → its tree |
 //! | `object` | a document → objects: whose it is, its name, its validated form |
 //! | `diagnostic` | what is wrong, and how it is drawn |
 
-mod decode;
 mod diagnostic;
 mod document;
-mod json;
 mod object;
-mod plain;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -35,7 +31,7 @@ use crate::catalog::validate::Remark;
 use crate::catalog::{Form, ObjectRef, Update};
 
 use diagnostic::{Fault, Source};
-use tree::{Node, Span};
+use tree::Span;
 
 pub use diagnostic::{Diagnostic, Level, Place};
 
@@ -78,7 +74,8 @@ impl ManifestObject {
     }
 }
 
-/// Reads a file's content. JSON is expected where the name ends in `.json`, else YAML, of which JSON is a part.
+/// Reads a file's content. One whose name ends in `.json` holds JSON values, any other documents of YAML, of which JSON
+/// is a part.
 pub fn read(file: &Arc<str>, content: &[u8]) -> Manifest {
     let mut reader = Reader::default();
     match std::str::from_utf8(content) {
@@ -94,11 +91,13 @@ pub fn read(file: &Arc<str>, content: &[u8]) -> Manifest {
                 start: text.len(),
                 end: text.len(),
             };
-            let fault = Fault::new(span, "here is a byte that is no UTF-8").help("save the file as UTF-8");
+            let fault = Fault::new(span, "invalid UTF-8").help("save the file as UTF-8");
             reader.unreadable(Source { file, text }, fault);
         }
     }
-    reader.manifest
+    let mut manifest = reader.manifest;
+    manifest.diagnostics.sort_by_key(|diagnostic| diagnostic.place);
+    manifest
 }
 
 /// Collects what a file says.
@@ -115,56 +114,17 @@ struct Reader {
 
 impl Reader {
     fn read(&mut self, source: Source<'_>) {
-        if source.file.ends_with(".json") {
-            self.read_json(source);
-            return;
+        let (documents, fault) = match source.file.ends_with(".json") {
+            true => document::split_json(source.text),
+            false => (document::split_yaml(source.text), None),
+        };
+        for span in documents {
+            let tree = yaml::parse(&source.text[span.start..span.end], span.start);
+            object::read(self, source, tree, span);
         }
-        for span in document::split(source.text) {
-            self.read_yaml(source, span);
+        if let Some(fault) = fault {
+            self.unreadable(source, fault);
         }
-    }
-
-    /// Reads JSON values, one after the other.
-    fn read_json(&mut self, source: Source<'_>) {
-        let text = source.text;
-        let mut at = skip_space(text, 0);
-        while at < text.len() {
-            match json::parse(text, at) {
-                Ok((root, end)) => {
-                    self.document(source, &root, Span { start: at, end }, false);
-                    at = skip_space(text, end);
-                }
-                Err(fault) => {
-                    self.unreadable(source, fault);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn read_yaml(&mut self, source: Source<'_>, span: Span) {
-        let text = &source.text[span.start..span.end];
-        if text.starts_with('{')
-            && let Ok((root, end)) = json::parse(&source.text[..span.end], span.start)
-            && end == span.end
-        {
-            self.document(source, &root, span, false);
-            return;
-        }
-        if let Some(root) = plain::parse(text, span.start) {
-            self.document(source, &root, span, false);
-            return;
-        }
-        match yaml::parse(text, span.start) {
-            Ok(Some(tree)) => self.document(source, &tree.root, span, tree.has_aliases),
-            Ok(None) => {}
-            Err(fault) => self.unreadable(source, fault),
-        }
-    }
-
-    /// Takes in a document; `whole` says that its parts cannot be told apart by their texts alone.
-    fn document(&mut self, source: Source<'_>, root: &Node<'_>, span: Span, whole: bool) {
-        object::read(self, source, root, span, whole);
     }
 
     /// Something is wrong with what could not be told to be any object.
@@ -195,8 +155,4 @@ impl Reader {
             _ => self.namespace.insert(name.into()).clone(),
         }
     }
-}
-
-fn skip_space(text: &str, at: usize) -> usize {
-    text.len() - text[at..].trim_start_matches([' ', '\t', '\r', '\n']).len()
 }

@@ -35,6 +35,18 @@ pub(super) fn resolve(text: &str) -> Scalar<'_> {
     }
 }
 
+/// The key that a scalar without quotes is: JSON wants a string. `None` if it is nothing.
+pub(super) fn key(text: Cow<'_, str>) -> Option<Cow<'_, str>> {
+    match resolve(&text) {
+        Scalar::Null => None,
+        Scalar::Bool(value) => Some(Cow::Borrowed(if value { "true" } else { "false" })),
+        Scalar::Integer(number) if has_fraction(&text) => Some(Cow::Owned(float_key(number as f64))),
+        Scalar::Integer(number) => Some(Cow::Owned(number.to_string())),
+        Scalar::Float(number) if number.is_finite() => Some(Cow::Owned(float_key(number))),
+        Scalar::Float(_) | Scalar::String(_) => Some(text),
+    }
+}
+
 fn word(text: &str) -> Scalar<'_> {
     match text {
         "~" | "null" | "Null" | "NULL" => Scalar::Null,
@@ -123,6 +135,24 @@ fn decimal(text: &str) -> Option<Scalar<'static>> {
     })
 }
 
+/// Whether a number was written as one that may have a fraction.
+fn has_fraction(text: &str) -> bool {
+    integer(&without_underscores(text)).is_none()
+}
+
+/// A key that is such a number: of single precision, and from a million on with an exponent.
+fn float_key(number: f64) -> String {
+    let single = number as f32;
+    let scientific = format!("{single:e}");
+    match scientific.split_once('e') {
+        Some((digits, exponent)) => match exponent.parse::<i32>() {
+            Ok(exponent) if !(-4..6).contains(&exponent) => format!("{digits}e{exponent:+03}"),
+            _ => single.to_string(),
+        },
+        None => scientific,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -161,5 +191,31 @@ mod tests {
         for text in [".inf", "-.INF", "+.Inf", ".nan", ".NaN"] {
             assert_eq!(resolve(text), Scalar::Float(f64::INFINITY), "{text:?}");
         }
+    }
+
+    #[test]
+    fn keys_are_strings_as_kubectl_makes_them() {
+        for (text, meaning) in [
+            ("app", "app"),
+            ("on", "true"),
+            ("n", "false"),
+            ("0x10", "16"),
+            ("1_000", "1000"),
+            ("9223372036854775807", "9223372036854775807"),
+            ("1.10", "1.1"),
+            ("80.0", "80"),
+            ("-1.5", "-1.5"),
+            ("1e6", "1e+06"),
+            ("1234567.5", "1.2345675e+06"),
+            ("123456.7", "123456.7"),
+            ("16777217.5", "1.6777218e+07"),
+            ("0.0001", "0.0001"),
+            ("0.00001", "1e-05"),
+            ("1e20", "1e+20"),
+            ("2001-01-01", "2001-01-01"),
+        ] {
+            assert_eq!(key(text.into()).as_deref(), Some(meaning), "{text:?}");
+        }
+        assert_eq!(key("~".into()), None);
     }
 }

@@ -1,6 +1,8 @@
-//! The tree of a document: what was written, each part with its place. YAML and JSON both come to this.
+//! The tree of a document: what was written, each part with its place.
 
 use std::borrow::Cow;
+
+use serde_json::Value as Json;
 
 /// A stretch of a file's text, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,13 +25,19 @@ pub(super) struct Node<'a> {
 /// A value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value<'a> {
-    /// A scalar whose text decides whether it is a number, true or false, nothing, or a text.
-    Plain(Cow<'a, str>),
-    /// A text.
-    Text(Cow<'a, str>),
+    /// Nothing.
+    Null,
+    /// True or false.
+    Bool(bool),
+    /// An integer.
+    Integer(i64),
+    /// A number that is no integer of 64 bits.
+    Float(f64),
+    /// A string.
+    String(Cow<'a, str>),
     /// A list.
     List(Vec<Node<'a>>),
-    /// A map, in the order it was written; no key stands in it twice.
+    /// A map, in the order it was written; no key is in it twice.
     Map(Vec<Entry<'a>>),
 }
 
@@ -44,6 +52,15 @@ pub(super) struct Entry<'a> {
     pub value: Node<'a>,
 }
 
+/// What a path leads to.
+struct Found<'t, 'a> {
+    node: &'t Node<'a>,
+    /// The place of its key, or of the item of a list.
+    key: Span,
+    /// The place to show.
+    shown: Span,
+}
+
 impl<'a> Node<'a> {
     /// A member of a map.
     pub fn get(&self, key: &str) -> Option<&Entry<'a>> {
@@ -56,67 +73,81 @@ impl<'a> Node<'a> {
     /// The place of a field such as `spec.listeners[0].port`: its value, or its key where the value goes over
     /// several lines; for a field that is not there, the nearest thing around it that is.
     pub fn locate(&self, field: &str) -> Option<Span> {
-        let mut node = self;
-        let mut found = None;
-        let mut rest = field;
-        while let Some((next, span, remainder)) = node.step(rest) {
-            found = Some(span);
-            node = next;
-            rest = remainder;
-        }
-        found
+        self.find(field).map(|found| found.shown)
     }
 
-    /// Follows the first part of a path: where it leads, the place to show, the rest of the path.
-    fn step<'p>(&self, path: &'p str) -> Option<(&Self, Span, &'p str)> {
+    /// The place of a field's key.
+    pub fn locate_key(&self, field: &str) -> Option<Span> {
+        self.find(field).map(|found| found.key)
+    }
+
+    fn find(&self, field: &str) -> Option<Found<'_, 'a>> {
+        let mut node = self;
+        let mut nearest = None;
+        let mut rest = field;
+        while let Some((found, remainder)) = node.step(rest) {
+            node = found.node;
+            nearest = Some(found);
+            rest = remainder;
+        }
+        nearest
+    }
+
+    /// Follows the first part of a path: where it leads, and the rest of the path.
+    fn step<'p>(&self, path: &'p str) -> Option<(Found<'_, 'a>, &'p str)> {
         match &self.value {
             Value::List(items) => {
                 let (index, rest) = path.strip_prefix('[')?.split_once(']')?;
-                let item = items.get(index.parse::<usize>().ok()?)?;
-                Some((item, item.span, rest.strip_prefix('.').unwrap_or(rest)))
+                let node = items.get(index.parse::<usize>().ok()?)?;
+                let (key, shown) = (node.span, node.span);
+                Some((Found { node, key, shown }, rest.strip_prefix('.').unwrap_or(rest)))
             }
             // Keys may have dots in them, as those of labels do: the longest that fits is meant.
             Value::Map(entries) => entries
                 .iter()
                 .filter_map(|entry| Some((entry, after_key(path, &entry.key)?)))
                 .max_by_key(|(entry, _)| entry.key.len())
-                .map(|(entry, rest)| (&entry.value, entry.shown(), rest)),
-            Value::Plain(_) | Value::Text(_) => None,
+                .map(|(entry, rest)| {
+                    let found = Found {
+                        node: &entry.value,
+                        key: entry.key_span,
+                        shown: entry.shown(),
+                    };
+                    (found, rest)
+                }),
+            _ => None,
         }
     }
 
-    /// The path of the field that has this place.
-    pub fn path_of(&self, span: Span) -> Option<String> {
+    /// The value alone.
+    pub fn to_json(&self) -> Json {
         match &self.value {
-            Value::Plain(_) | Value::Text(_) => None,
-            Value::List(items) => items.iter().enumerate().find_map(|(index, item)| {
-                let below = match item.span == span {
-                    true => String::new(),
-                    false => item.path_of(span)?,
-                };
-                let dot = if below.is_empty() { "" } else { "." };
-                Some(format!("[{index}]{dot}{below}"))
-            }),
-            Value::Map(entries) => entries.iter().find_map(|entry| {
-                if entry.key_span == span || entry.value.span == span {
-                    return Some(entry.key.to_string());
-                }
-                let below = entry.value.path_of(span)?;
-                let dot = if below.starts_with('[') { "" } else { "." };
-                Some(format!("{}{dot}{below}", entry.key))
-            }),
+            Value::Null => Json::Null,
+            Value::Bool(value) => Json::Bool(*value),
+            Value::Integer(number) => Json::from(*number),
+            Value::Float(number) => Json::from(*number),
+            Value::String(text) => Json::from(text.as_ref()),
+            Value::List(items) => items.iter().map(Node::to_json).collect(),
+            Value::Map(entries) => entries
+                .iter()
+                .map(|entry| (entry.key.to_string(), entry.value.to_json()))
+                .collect(),
         }
+    }
+
+    /// Whether it is neither a list nor a map.
+    pub fn is_scalar(&self) -> bool {
+        !matches!(self.value, Value::List(_) | Value::Map(_))
     }
 }
 
 impl Entry<'_> {
     /// The place to show for this member: its value if that is a scalar that is there, else its key.
     pub fn shown(&self) -> Span {
-        match &self.value.value {
-            Value::Plain(_) | Value::Text(_) if self.value.span.end > self.value.span.start => {
-                self.value.span
-            }
-            _ => self.key_span,
+        let Span { start, end } = self.value.span;
+        match self.value.is_scalar() && end > start {
+            true => self.value.span,
+            false => self.key_span,
         }
     }
 }
@@ -138,8 +169,8 @@ mod tests {
     const TEXT: &str = "metadata: {name: web}\nspec:\n  selector:\n    weir.dev: a\n    weir.dev/role: b\n  ports:\n  - {name: http, port: 80}\n";
 
     fn text_at(field: &str) -> Option<&'static str> {
-        let tree = yaml::parse(TEXT, 0).unwrap().unwrap();
-        let span = tree.root.locate(field)?;
+        let tree = yaml::parse(TEXT, 0);
+        let span = tree.root?.locate(field)?;
         Some(&TEXT[span.start..span.end])
     }
 
@@ -152,23 +183,16 @@ mod tests {
     }
 
     #[test]
+    fn a_field_is_shown_by_its_key_where_that_is_wrong() {
+        let tree = yaml::parse(TEXT, 0);
+        let span = tree.root.unwrap().locate_key("spec.ports[0].port").unwrap();
+        assert_eq!(&TEXT[span.start..span.end], "port");
+    }
+
+    #[test]
     fn a_missing_field_is_shown_by_what_is_around_it() {
         assert_eq!(text_at("spec.address"), Some("spec"));
         assert_eq!(text_at("spec.ports[0].protocol"), Some("{name: http, port: 80}"));
         assert_eq!(text_at("status"), None);
-    }
-
-    #[test]
-    fn paths_lead_back() {
-        let tree = yaml::parse(TEXT, 0).unwrap().unwrap();
-        for field in [
-            "metadata.name",
-            "spec.ports[0].port",
-            "spec.ports[0]",
-            "spec.selector.weir.dev/role",
-        ] {
-            let span = tree.root.locate(field).unwrap();
-            assert_eq!(tree.root.path_of(span).as_deref(), Some(field));
-        }
     }
 }
