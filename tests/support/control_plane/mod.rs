@@ -141,19 +141,16 @@ impl ControlPlane {
     /// Lets the API server do nothing more, as when its machine hangs: connections stay, and new ones are accepted
     /// by the kernel, but nothing is answered until [`Self::thaw_api_server`].
     pub(crate) fn freeze_api_server(&self) {
-        self.signal_api_server(Signal::STOP);
+        self.running_api_server().freeze();
     }
 
     /// Lets the API server go on.
     pub(crate) fn thaw_api_server(&self) {
-        self.signal_api_server(Signal::CONT);
+        self.running_api_server().signal(Signal::CONT);
     }
 
-    fn signal_api_server(&self, signal: Signal) {
-        self.api_server
-            .as_ref()
-            .expect("the API server was started")
-            .signal(signal);
+    fn running_api_server(&self) -> &Server {
+        self.api_server.as_ref().expect("the API server was started")
     }
 
     /// A client with all rights.

@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tokio::time::Instant;
 
 use super::{
@@ -91,6 +91,12 @@ impl Server {
     pub(crate) fn signal(&self, signal: Signal) {
         let sent = kill_process(Pid::from_child(&self.child), signal);
         sent.expect("a child that was not waited for can be signalled");
+    }
+
+    /// Stops the server where it is, and waits until all its threads have stopped: until then it may answer.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+        waitpid(Some(Pid::from_child(&self.child)), WaitOptions::UNTRACED).expect("the server is our child");
     }
 
     fn print_tail(&self) {
