@@ -32,7 +32,7 @@ const LOCK: &str = "lock";
 /// The largest ledger, in bytes; a hundred thousand services take a tenth of it.
 const LIMIT: u64 = 64 << 20;
 /// Lines that may be out of date before the file is written anew.
-const SLACK: usize = 1024;
+const STALE_LINES: usize = 1024;
 
 /// Why the ledger cannot be used.
 #[derive(Debug, Error)]
@@ -336,7 +336,7 @@ impl Ledger {
                 Record::GiveUp(key) => self.entries.remove(&key),
             }
         }
-        if self.lines > self.entries.len() * 2 + SLACK {
+        if self.lines > self.entries.len() * 2 + STALE_LINES {
             self.write_anew()?;
         }
         Ok(())
@@ -480,10 +480,10 @@ mod tests {
     fn the_file_does_not_grow_for_ever() {
         let directory = tempfile::tempdir().unwrap();
         let (mut ledger, _) = Ledger::open(directory.path()).unwrap();
-        for _ in 0..SLACK {
+        for _ in 0..STALE_LINES {
             ledger.take([(key(80), owner("web"))]).unwrap();
             ledger.give_up([key(80)]).unwrap();
         }
-        assert!(fs::metadata(directory.path().join(FILE)).unwrap().len() < 100 * SLACK as u64);
+        assert!(fs::metadata(directory.path().join(FILE)).unwrap().len() < 100 * STALE_LINES as u64);
     }
 }
