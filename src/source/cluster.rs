@@ -2,7 +2,6 @@
 //! also Services, their endpoints and ReferenceGrants. Each object is validated as it arrives.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use futures::stream::{StreamExt, select_all};
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -12,36 +11,35 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{DirectorGroup, RealServer, ReferenceGrant, VirtualService};
-use crate::catalog::validate::{self, Remark, Validation};
+use crate::catalog::validate::Validation;
 use crate::catalog::{Form, Kind, Update};
 
 use super::SourceEvent;
+use super::kinds::{Collection, Planned, planned, put};
 use super::served::Served;
-use super::watch::{Event, Name, Seen, Stream, Watch, everything, objects};
-use super::watches::{Told, Watches};
+use super::watch::{Event, Name, Observation, Stream, everything, objects};
+use super::watches::{Notice, Watches};
 
 /// What an object is to the agent.
 #[derive(Debug)]
-enum Read {
-    Object(Option<Form>, Vec<Remark>),
+enum Content {
+    Object(Kind, Validation<Form>),
     Labels(BTreeMap<String, String>),
 }
 
-/// The kinds that are watched, and what an object of each is; nodes are no kind that planning knows.
-const KINDS: [Option<Kind>; 7] = [
-    Some(Kind::VirtualService),
-    Some(Kind::RealServer),
-    Some(Kind::DirectorGroup),
-    None,
-    Some(Kind::Service),
-    Some(Kind::EndpointSlice),
-    Some(Kind::ReferenceGrant),
+/// What is always watched.
+const ALWAYS: [Collection; 4] = [
+    Collection::VirtualServices,
+    Collection::RealServers,
+    Collection::DirectorGroups,
+    Collection::Nodes,
 ];
-
-/// The kinds that are always watched.
-const OF_WEIR: Range<usize> = 0..4;
-/// The kinds that are watched on request.
-const OF_ENDPOINTS: Range<usize> = OF_WEIR.end..KINDS.len();
+/// What is watched on request.
+const ENDPOINTS: [Collection; 3] = [
+    Collection::Services,
+    Collection::EndpointSlices,
+    Collection::ReferenceGrants,
+];
 
 /// Watches until the token is cancelled or nobody listens any more. Services and their endpoints are watched while
 /// `endpoints` says so: there are many, and most nodes have no use for them.
@@ -53,13 +51,13 @@ pub async fn watch(
     shutdown: CancellationToken,
 ) {
     let mut watches = unread();
-    let mut events = select_all(of_weir(&client, node_name));
+    let mut events = select_all(always(&client, node_name));
     let mut watching = CancellationToken::new();
     loop {
         let news = tokio::select! {
             () = shutdown.cancelled() => return,
             event = events.next() => match event {
-                Some((number, event)) => take(&mut watches, number, event),
+                Some((collection, event)) => take(&mut watches, collection, event),
                 None => return,
             },
             Ok(()) = endpoints.changed() => {
@@ -83,92 +81,63 @@ pub async fn watch(
     }
 }
 
-fn of_weir(client: &Client, node_name: &str) -> [Stream<Read>; 4] {
+/// Streams of what [`ALWAYS`] is watched.
+fn always(client: &Client, node_name: &str) -> [Stream<Content>; 4] {
     let own_node = everything().fields(&format!("metadata.name={node_name}"));
-    let virtual_services = Api::<Served<VirtualService>>::all(client.clone());
-    let real_servers = Api::<Served<RealServer>>::all(client.clone());
-    let director_groups = Api::<Served<DirectorGroup>>::all(client.clone());
     let nodes = Api::<Node>::all(client.clone());
     [
-        objects(0, virtual_services, everything(), |object| {
-            put(object.validate(validate::virtual_service), |form| {
-                Form::VirtualService(Box::new(form))
-            })
+        objects_of::<Served<VirtualService>>(client),
+        objects_of::<Served<RealServer>>(client),
+        objects_of::<Served<DirectorGroup>>(client),
+        objects(Collection::Nodes, nodes, own_node, |node| {
+            Content::Labels(node.labels().clone())
         }),
-        objects(1, real_servers, everything(), |object| {
-            put(object.validate(validate::real_server), Form::RealServer)
-        }),
-        objects(2, director_groups, everything(), |object| {
-            put(object.validate(validate::director_group), |form| {
-                Form::DirectorGroup(Box::new(form))
-            })
-        }),
-        objects(3, nodes, own_node, |node| Read::Labels(node.labels().clone())),
     ]
 }
 
-fn of_endpoints(client: &Client) -> [Stream<Read>; 3] {
-    let services = Api::<Service>::all(client.clone());
-    let slices = Api::<EndpointSlice>::all(client.clone());
-    let grants = Api::<ReferenceGrant>::all(client.clone());
+/// Streams of [`ENDPOINTS`].
+fn of_endpoints(client: &Client) -> [Stream<Content>; 3] {
     [
-        objects(OF_ENDPOINTS.start, services, everything(), |object| {
-            put(validate::service(&object), Form::Service)
-        }),
-        objects(OF_ENDPOINTS.start + 1, slices, everything(), |object| {
-            put(validate::endpoint_slice(&object), Form::EndpointSlice)
-        }),
-        objects(OF_ENDPOINTS.start + 2, grants, everything(), |object| {
-            put(validate::reference_grant(&object), Form::ReferenceGrant)
-        }),
+        objects_of::<Service>(client),
+        objects_of::<EndpointSlice>(client),
+        objects_of::<ReferenceGrant>(client),
     ]
 }
 
-fn put<T>(validation: Validation<T>, form: impl Fn(T) -> Form) -> Read {
-    Read::Object(validation.value.map(form), validation.remarks)
+fn objects_of<K: Planned>(client: &Client) -> Stream<Content> {
+    planned::<K, _>(client, |_, form| Content::Object(K::KIND, form))
 }
 
-type AgentWatches = Watches<{ KINDS.len() }, Update>;
-
-fn unread() -> AgentWatches {
-    Watches::new([
-        Watch::new("virtualservices.weir.dev"),
-        Watch::new("realservers.weir.dev"),
-        Watch::new("directorgroups.weir.dev"),
-        Watch::new("nodes"),
-        Watch::new("services"),
-        Watch::new("endpointslices.discovery.k8s.io"),
-        Watch::may_be_unknown("referencegrants.gateway.networking.k8s.io"),
-    ])
+fn unread() -> Watches<Update> {
+    Watches::new(ALWAYS.into_iter().chain(ENDPOINTS))
 }
 
 /// Takes in an event of one watch and says what the agent is to be told.
-fn take(watches: &mut AgentWatches, number: usize, event: Event<(Name, Read)>) -> Vec<SourceEvent> {
-    let weir_was = watches.are_complete(OF_WEIR);
-    let endpoints_were = watches.are_complete(OF_ENDPOINTS);
+fn take(
+    watches: &mut Watches<Update>,
+    collection: Collection,
+    event: Event<(Name, Content)>,
+) -> Vec<SourceEvent> {
+    let weir_was = watches.are_complete(&ALWAYS);
+    let endpoints_were = watches.are_complete(&ENDPOINTS);
     let mut news = Vec::new();
-    let Told { batch, problems } = watches.take(number, event, |seen| match (KINDS[number], seen) {
-        (Some(kind), Seen::There(name, Read::Object(form, remarks))) => Some(Update::Put {
-            object: name.of(kind),
-            form,
-            remarks,
-        }),
-        (Some(kind), Seen::Gone(name)) => Some(Update::Delete(name.of(kind))),
-        (None, Seen::There(_, Read::Labels(labels))) => {
+    let Notice { batch, problems } = watches.take(collection, event, |observation| match observation {
+        Observation::Present(name, Content::Object(kind, form)) => Some(put(name.of(kind), form)),
+        Observation::Present(_, Content::Labels(labels)) => {
             news.push(SourceEvent::NodeLabels(labels));
             None
         }
         // A node without an object keeps the labels it had: its agent is still running on it.
-        (_, Seen::Gone(_) | Seen::There(..)) => None,
+        Observation::Gone(name) => collection.kind().map(|kind| Update::Delete(name.of(kind))),
     });
     if !batch.is_empty() {
         news.push(SourceEvent::Updates(batch));
     }
     news.extend(problems.map(SourceEvent::Problems));
-    if !weir_was && watches.are_complete(OF_WEIR) {
+    if !weir_was && watches.are_complete(&ALWAYS) {
         news.push(SourceEvent::Complete { unread: false });
     }
-    if !endpoints_were && watches.are_complete(OF_ENDPOINTS) {
+    if !endpoints_were && watches.are_complete(&ENDPOINTS) {
         news.push(SourceEvent::Endpoints { known: true });
     }
     news
@@ -176,9 +145,9 @@ fn take(watches: &mut AgentWatches, number: usize, event: Event<(Name, Read)>) -
 
 /// What is to be told when Services and their endpoints are watched no more: that nothing is known of them, first, so that
 /// nobody takes what is let go of for gone.
-fn forget_endpoints(watches: &mut AgentWatches) -> Vec<SourceEvent> {
-    let Told { batch, problems } = watches.forget(OF_ENDPOINTS, |number, name| {
-        KINDS[number].map(|kind| Update::Delete(name.of(kind)))
+fn forget_endpoints(watches: &mut Watches<Update>) -> Vec<SourceEvent> {
+    let Notice { batch, problems } = watches.forget(&ENDPOINTS, |collection, name| {
+        collection.kind().map(|kind| Update::Delete(name.of(kind)))
     });
     let mut news = vec![
         SourceEvent::Endpoints { known: false },
@@ -201,21 +170,29 @@ mod tests {
             namespace: Some("shop".into()),
             name: "web".into(),
         };
-        for number in OF_ENDPOINTS {
-            take(&mut watches, number, Event::Said(watcher::Event::Init));
-            take(&mut watches, number, Event::Said(watcher::Event::InitDone));
+        for collection in ENDPOINTS {
+            take(&mut watches, collection, Event::Received(watcher::Event::Init));
+            take(
+                &mut watches,
+                collection,
+                Event::Received(watcher::Event::InitDone),
+            );
         }
-        let there = (name.clone(), Read::Object(None, Vec::new()));
+        let form = Validation {
+            value: None,
+            remarks: Vec::new(),
+        };
+        let there = (name.clone(), Content::Object(Kind::Service, form));
         take(
             &mut watches,
-            OF_ENDPOINTS.start,
-            Event::Said(watcher::Event::Apply(there)),
+            Collection::Services,
+            Event::Received(watcher::Event::Apply(there)),
         );
         let expected = [
             SourceEvent::Endpoints { known: false },
             SourceEvent::Updates(vec![Update::Delete(name.of(Kind::Service))]),
         ];
         assert_eq!(forget_endpoints(&mut watches), expected);
-        assert!(!watches.are_complete(OF_ENDPOINTS));
+        assert!(!watches.are_complete(&ENDPOINTS));
     }
 }

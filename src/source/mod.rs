@@ -5,12 +5,14 @@
 //! | `manifest` | the text of a manifest → objects, or errors with their place; pure |
 //! | `folder` | a folder of manifests, watched |
 //! | `cluster` | the Kubernetes API |
+//! | `kinds` | what is watched, and how an object is read |
 //! | `watches` | several kinds of it, read as one; pure |
 //! | `watch` | one kind of it |
 //! | `served` | one object of it, of whatever version |
 
 pub mod cluster;
 pub mod folder;
+pub mod kinds;
 pub mod manifest;
 pub mod served;
 pub mod watch;
