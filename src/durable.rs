@@ -135,11 +135,11 @@ pub fn body<'t>(version: &str, text: &'t str) -> Option<&'t str> {
     (parse(digest)? == digest::text(body)).then_some(body)
 }
 
-/// A digest as it is written: of 16 digits, so that one that lost some is none.
+/// A digest as it is written, and in no other way.
 fn parse(digest: &str) -> Option<u64> {
-    (digest.len() == 16)
-        .then(|| u64::from_str_radix(digest, 16).ok())
-        .flatten()
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let is_written = digest.len() == 16 && digest.bytes().all(is_digit);
+    u64::from_str_radix(digest, 16).ok().filter(|_| is_written)
 }
 
 #[cfg(test)]
@@ -196,9 +196,12 @@ mod tests {
         }
         for at in 0..whole.len() {
             let mut bytes = whole.clone().into_bytes();
-            bytes[at] ^= 1;
-            let text = String::from_utf8(bytes).unwrap();
-            assert_eq!(body("weir host 1", &text), None, "changed at {at}");
+            for bit in 0..7 {
+                bytes[at] ^= 1 << bit;
+                let text = String::from_utf8(bytes.clone()).unwrap();
+                assert_eq!(body("weir host 1", &text), None, "bit {bit} of byte {at}");
+                bytes[at] ^= 1 << bit;
+            }
         }
     }
 
