@@ -101,6 +101,7 @@ impl Watched {
                 self.is_complete = true;
                 self.unread = unread;
             }
+            SourceEvent::Remembered { .. } => unreachable!("a folder keeps objects file by file"),
             SourceEvent::Endpoints { known } => assert!(!known, "a folder has no endpoints"),
             SourceEvent::NodeLabels(labels) => assert!(labels.is_empty(), "a folder has no node"),
         }

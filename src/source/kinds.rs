@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client, Resource};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::{DirectorGroup, RealServer, ReferenceGrant, VirtualService};
@@ -36,6 +37,18 @@ pub enum Collection {
 }
 
 impl Collection {
+    /// The collection of a kind.
+    pub fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::VirtualService => Self::VirtualServices,
+            Kind::RealServer => Self::RealServers,
+            Kind::DirectorGroup => Self::DirectorGroups,
+            Kind::Service => Self::Services,
+            Kind::EndpointSlice => Self::EndpointSlices,
+            Kind::ReferenceGrant => Self::ReferenceGrants,
+        }
+    }
+
     /// What planning calls its objects, if it knows them.
     pub fn kind(self) -> Option<Kind> {
         match self {
@@ -73,68 +86,130 @@ impl Collection {
 pub trait Planned: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static {
     /// Its kind.
     const KIND: Kind;
-    /// What it is in.
-    const COLLECTION: Collection;
 
     /// Its validated form, or what is wrong with it.
     fn form(&self) -> Validation<Form>;
+
+    /// As JSON of the API, without what Weir has no use for, on one line. `None` of one that this version cannot read.
+    fn json(&self) -> Option<String>;
 }
 
 impl Planned for Served<VirtualService> {
     const KIND: Kind = Kind::VirtualService;
-    const COLLECTION: Collection = Collection::VirtualServices;
 
     fn form(&self) -> Validation<Form> {
         map(self.validate(validate::virtual_service), |service| {
             Form::VirtualService(Box::new(service))
         })
     }
+
+    fn json(&self) -> Option<String> {
+        self.validate(|object| Validation {
+            value: json(object),
+            remarks: Vec::new(),
+        })
+        .value
+    }
 }
 
 impl Planned for Served<RealServer> {
     const KIND: Kind = Kind::RealServer;
-    const COLLECTION: Collection = Collection::RealServers;
 
     fn form(&self) -> Validation<Form> {
         map(self.validate(validate::real_server), Form::RealServer)
+    }
+
+    fn json(&self) -> Option<String> {
+        self.validate(|object| Validation {
+            value: json(object),
+            remarks: Vec::new(),
+        })
+        .value
     }
 }
 
 impl Planned for Served<DirectorGroup> {
     const KIND: Kind = Kind::DirectorGroup;
-    const COLLECTION: Collection = Collection::DirectorGroups;
 
     fn form(&self) -> Validation<Form> {
         map(self.validate(validate::director_group), |group| {
             Form::DirectorGroup(Box::new(group))
         })
     }
+
+    fn json(&self) -> Option<String> {
+        self.validate(|object| Validation {
+            value: json(object),
+            remarks: Vec::new(),
+        })
+        .value
+    }
 }
 
 impl Planned for Service {
     const KIND: Kind = Kind::Service;
-    const COLLECTION: Collection = Collection::Services;
 
     fn form(&self) -> Validation<Form> {
         map(validate::service(self), Form::Service)
+    }
+
+    fn json(&self) -> Option<String> {
+        json(self)
     }
 }
 
 impl Planned for EndpointSlice {
     const KIND: Kind = Kind::EndpointSlice;
-    const COLLECTION: Collection = Collection::EndpointSlices;
 
     fn form(&self) -> Validation<Form> {
         map(validate::endpoint_slice(self), Form::EndpointSlice)
+    }
+
+    fn json(&self) -> Option<String> {
+        json(self)
     }
 }
 
 impl Planned for ReferenceGrant {
     const KIND: Kind = Kind::ReferenceGrant;
-    const COLLECTION: Collection = Collection::ReferenceGrants;
 
     fn form(&self) -> Validation<Form> {
         map(validate::reference_grant(self), Form::ReferenceGrant)
+    }
+
+    fn json(&self) -> Option<String> {
+        json(self)
+    }
+}
+
+/// Members of the metadata that mean something to validation.
+const METADATA: [&str; 5] = ["name", "namespace", "labels", "generation", "deletionTimestamp"];
+
+fn json(object: &impl Serialize) -> Option<String> {
+    let mut object = serde_json::to_value(object).ok()?;
+    let members = object.as_object_mut()?;
+    members.remove("status");
+    let metadata = members.get_mut("metadata")?.as_object_mut()?;
+    metadata.retain(|member, _| METADATA.contains(&member.as_str()));
+    Some(object.to_string())
+}
+
+/// Reads an object of a kind from [`Planned::json`], of whatever version that is.
+///
+/// # Errors
+///
+/// It is no such object.
+pub fn form_of(kind: Kind, json: &str) -> serde_json::Result<Validation<Form>> {
+    fn read<K: Planned>(json: &str) -> serde_json::Result<Validation<Form>> {
+        Ok(serde_json::from_str::<K>(json)?.form())
+    }
+    match kind {
+        Kind::VirtualService => read::<Served<VirtualService>>(json),
+        Kind::RealServer => read::<Served<RealServer>>(json),
+        Kind::DirectorGroup => read::<Served<DirectorGroup>>(json),
+        Kind::Service => read::<Service>(json),
+        Kind::EndpointSlice => read::<EndpointSlice>(json),
+        Kind::ReferenceGrant => read::<ReferenceGrant>(json),
     }
 }
 
@@ -160,8 +235,116 @@ pub fn planned<K: Planned, T: Send + 'static>(
     content: impl Fn(K, Validation<Form>) -> T + Send + 'static,
 ) -> Stream<T> {
     let api = Api::<K>::all(client.clone());
-    objects(K::COLLECTION, api, everything(), move |object| {
+    objects(Collection::of(K::KIND), api, everything(), move |object| {
         let form = object.form();
         content(object, form)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn virtual_service() -> Value {
+        json!({
+            "apiVersion": "weir.dev/v1alpha1",
+            "kind": "VirtualService",
+            "metadata": {
+                "name": "web",
+                "namespace": "shop",
+                "generation": 7,
+                "resourceVersion": "77",
+                "annotations": { "kubectl.kubernetes.io/last-applied-configuration": "…" },
+                "managedFields": [{ "manager": "kubectl" }],
+            },
+            "spec": {
+                "addresses": ["10.0.0.200"],
+                "listeners": [{ "name": "http", "protocol": "TCP", "port": 80 }],
+                "backends": [{ "name": "web", "realServers": { "selector": { "matchLabels": { "app": "web" } } } }],
+            },
+            "status": { "ready": "True" },
+        })
+    }
+
+    fn real_server() -> Value {
+        json!({
+            "apiVersion": "weir.dev/v1alpha1",
+            "kind": "RealServer",
+            "metadata": {
+                "name": "rs1",
+                "namespace": "shop",
+                "labels": { "app": "web" },
+                "deletionTimestamp": "2026-11-26T09:00:00Z",
+            },
+            "spec": { "address": "10.0.0.11", "port": 80 },
+        })
+    }
+
+    fn slice() -> Value {
+        json!({
+            "metadata": { "name": "web-1", "namespace": "shop", "labels": { "kubernetes.io/service-name": "web" } },
+            "addressType": "IPv4",
+            "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }],
+            "endpoints": [{ "addresses": ["10.244.0.5"], "conditions": { "ready": true } }],
+        })
+    }
+
+    /// The JSON of an object means what the object meant.
+    fn kept<K: Planned>(object: Value) -> Value {
+        let object: K = serde_json::from_value(object).unwrap();
+        let json = object.json().unwrap();
+        assert!(!json.contains('\n'), "{json}");
+        let form = object.form();
+        assert!(form.value.is_some(), "{:?}", form.remarks);
+        assert_eq!(form_of(K::KIND, &json).unwrap(), form);
+        serde_json::from_str(&json).unwrap()
+    }
+
+    #[test]
+    fn what_is_kept_of_an_object_is_what_planning_makes_of_it_and_little_else() {
+        let web = kept::<Served<VirtualService>>(virtual_service());
+        assert_eq!(
+            web["metadata"],
+            json!({ "name": "web", "namespace": "shop", "generation": 7 })
+        );
+        assert_eq!(web.get("status"), None);
+        kept::<Served<RealServer>>(real_server());
+        kept::<EndpointSlice>(slice());
+        let group = json!({
+            "metadata": { "name": "edge" },
+            "spec": {
+                "nodeSelector": { "matchLabels": { "weir.dev/role": "director" } },
+                "failover": { "type": "Static", "static": { "activeNode": "d1" } },
+            },
+        });
+        kept::<Served<DirectorGroup>>(json!({
+            "apiVersion": "weir.dev/v1alpha1",
+            "kind": "DirectorGroup",
+            "metadata": group["metadata"],
+            "spec": group["spec"],
+        }));
+        kept::<Service>(json!({
+            "metadata": { "name": "web", "namespace": "shop" },
+            "spec": { "ports": [{ "name": "http", "port": 80 }] },
+        }));
+        kept::<ReferenceGrant>(json!({
+            "apiVersion": "gateway.networking.k8s.io/v1beta1",
+            "kind": "ReferenceGrant",
+            "metadata": { "name": "shop", "namespace": "pods" },
+            "spec": {
+                "from": [{ "group": "weir.dev", "kind": "VirtualService", "namespace": "shop" }],
+                "to": [{ "group": "", "kind": "Service" }],
+            },
+        }));
+    }
+
+    #[test]
+    fn an_object_that_this_version_cannot_read_is_not_kept() {
+        let mut newer = virtual_service();
+        newer["spec"]["listeners"][0]["protocol"] = json!("QUIC");
+        let newer: Served<VirtualService> = serde_json::from_value(newer).unwrap();
+        assert_eq!(newer.json(), None);
+    }
 }

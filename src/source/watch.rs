@@ -77,7 +77,7 @@ pub type Stream<T> = BoxStream<'static, (Collection, Event<(Name, T)>)>;
 #[derive(Debug)]
 pub struct Watch {
     collection: Collection,
-    /// Objects in force.
+    /// Objects that somebody has been told of.
     known: BTreeSet<Name>,
     /// Objects seen in the list that is being read.
     listed: BTreeSet<Name>,
@@ -105,6 +105,16 @@ impl Watch {
     /// What is wrong with it now.
     pub fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
+    }
+
+    /// Whether it has told of objects without having observed everything that is there.
+    pub fn assumes_any(&self) -> bool {
+        !self.complete && !self.known.is_empty()
+    }
+
+    /// Takes an object for there until a list says otherwise, unless this is known better already.
+    pub fn assume(&mut self, name: Name) -> bool {
+        !self.complete && self.known.insert(name)
     }
 
     /// Forgets everything, and says what that was.
@@ -145,6 +155,7 @@ impl Watch {
                 Vec::new()
             }
             watcher::Event::InitApply((name, form)) => {
+                self.known.insert(name.clone());
                 self.listed.insert(name.clone());
                 vec![Observation::Present(name, form)]
             }

@@ -50,6 +50,20 @@ impl<U> Watches<U> {
         self.watches.values().all(Watch::is_complete)
     }
 
+    /// Whether any of these has told of objects without having observed everything that is there.
+    pub fn assume_any(&self, collections: &[Collection]) -> bool {
+        let mut watches = collections
+            .iter()
+            .filter_map(|collection| self.watches.get(collection));
+        watches.any(Watch::assumes_any)
+    }
+
+    /// Takes an object for there until a list says otherwise, unless this is known better already.
+    pub fn assume(&mut self, collection: Collection, name: Name) -> bool {
+        let watch = self.watches.get_mut(&collection);
+        watch.is_some_and(|watch| watch.assume(name))
+    }
+
     /// Takes in an event of one watch; `update` says what is to be handed on of what it has observed.
     pub fn take<T>(
         &mut self,

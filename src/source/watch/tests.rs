@@ -151,3 +151,26 @@ async fn a_failure_that_does_not_come_again_is_over_though_nothing_changes() {
     watch.take::<()>(Event::Recovered);
     assert_eq!(watch.problem(), None);
 }
+
+/// A list comes in parts, and the server may have to be asked again for the first.
+#[test]
+fn what_was_in_a_list_that_broke_off_and_is_not_in_the_next_is_gone() {
+    let mut watch = Watch::new(Collection::DirectorGroups);
+    watch.take::<()>(Received(watcher::Event::Init));
+    watch.take(Received(watcher::Event::InitApply(object("a"))));
+    watch.take::<()>(Failed(watcher::Error::NoResourceVersion));
+    watch.take::<()>(Received(watcher::Event::Init));
+    watch.take(Received(watcher::Event::InitApply(object("b"))));
+    assert_eq!(words(watch.take(Received(watcher::Event::InitDone))), ["- a"]);
+}
+
+#[test]
+fn what_is_assumed_is_gone_if_the_first_list_does_not_hold_it() {
+    let mut watch = Watch::new(Collection::DirectorGroups);
+    watch.take::<()>(Received(watcher::Event::Init));
+    watch.take(Received(watcher::Event::InitApply(object("a"))));
+    assert!(!watch.assume(object("a").0), "it is known better");
+    assert!(watch.assume(object("b").0));
+    assert_eq!(words(watch.take(Received(watcher::Event::InitDone))), ["- b"]);
+    assert!(!watch.assume(object("c").0), "everything is known better");
+}
