@@ -21,6 +21,7 @@ use crate::metrics::{Exposition, Listeners, Metrics, PerRealServer, agent_regist
 use crate::node::Programmer;
 use crate::plan::{Directing, Node, World};
 use crate::serve::{self, Vitals};
+use crate::source::cache::Copies;
 use crate::source::cluster::Memory;
 use crate::source::{cache, cluster, folder};
 use crate::telemetry::{self, LogFormat};
@@ -189,7 +190,8 @@ impl AgentArguments {
         match self.manifests {
             Some(folder) => {
                 let agent = agent.run(received, shutdown.clone());
-                let source = folder::watch(folder, events, shutdown.clone());
+                let copies = Copies::new(&self.state.state_dir, &folder);
+                let source = folder::watch(folder, Some(copies), events, shutdown.clone());
                 let ((), ()) = tokio::join!(agent, source);
             }
             None => {

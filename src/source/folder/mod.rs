@@ -36,6 +36,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::SourceEvent;
+use super::cache::Copies;
 use look::{Folder, Look};
 use pending::Pending;
 
@@ -54,17 +55,23 @@ const COMPARISON: Duration = Duration::from_secs(60);
 /// Reports a folder's objects and every change of them, until told to stop or nobody listens.
 ///
 /// [`SourceEvent::Complete`] comes when the folder has been read for the first time, whatever was wrong in it.
-pub async fn watch(path: PathBuf, tx: mpsc::Sender<SourceEvent>, shutdown: CancellationToken) {
+/// `copies` keeps the last good form of each manifest, for one that is broken when this begins.
+pub async fn watch(
+    path: PathBuf,
+    copies: Option<Copies>,
+    tx: mpsc::Sender<SourceEvent>,
+    shutdown: CancellationToken,
+) {
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = run(path, tx) => {}
+        () = run(path, copies, tx) => {}
     }
 }
 
-async fn run(path: PathBuf, tx: mpsc::Sender<SourceEvent>) {
+async fn run(path: PathBuf, copies: Option<Copies>, tx: mpsc::Sender<SourceEvent>) {
     let pending = Arc::new(Pending::default());
     let mut driver = Driver {
-        folder: Folder::new(path),
+        folder: Folder::new(path, copies),
         watcher: None,
         pending: pending.clone(),
     };
