@@ -8,9 +8,9 @@
 //! - TCP 10.0.0.200:80 77a1c0de12f3ab09
 //! ```
 //!
-//! `+` takes a service into possession, `-` gives it up; the last word is a digest of the line before it. A line
-//! that does not match its digest was torn by a crash and counts for nothing: what it spoke of is not provably
-//! ours and will not be deleted. Taking possession is on disk before the kernel is told; giving up need not be,
+//! `+` takes a service into possession, `-` gives it up; the last word is a digest of the line before it
+//! ([`durable::records`]). A line that does not match its digest was torn by a crash and counts for nothing: what it
+//! spoke of is not provably ours and will not be deleted. Taking possession is on disk before the kernel is told; giving up need not be,
 //! since a service that is gone does no harm in the ledger.
 
 use std::collections::BTreeMap;
@@ -23,14 +23,16 @@ use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
 use crate::catalog::{NamespacedName, SmallSet};
-use crate::digest;
+use crate::durable::{self, Readers};
 use crate::ipvs::ServiceKey;
 
-const HEADER: &str = "weir ledger 1";
+const VERSION: &str = "weir ledger 1";
 const FILE: &str = "ledger";
 const LOCK: &str = "lock";
+/// The largest ledger, in bytes; a hundred thousand services take a tenth of it.
+const LIMIT: u64 = 64 << 20;
 /// Lines that may be out of date before the file is written anew.
-const SLACK: usize = 1024;
+const STALE_LINES: usize = 1024;
 
 /// Why the ledger cannot be used.
 #[derive(Debug, Error)]
@@ -115,25 +117,18 @@ impl Entries {
     /// [`LedgerError::Read`], but not for a ledger that is not there.
     pub fn read(directory: &Path) -> Result<(Self, LedgerState), LedgerError> {
         let path = directory.join(FILE);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok((Self::default(), LedgerState::New));
-            }
-            Err(source) => return Err(LedgerError::Read { path, source }),
-        };
-        Ok(Self::parse(&String::from_utf8_lossy(&bytes)))
+        match durable::read(&path, LIMIT) {
+            Ok(Some(bytes)) => Ok(Self::parse(&String::from_utf8_lossy(&bytes))),
+            Ok(None) => Ok((Self::default(), LedgerState::New)),
+            Err(source) => Err(LedgerError::Read { path, source }),
+        }
     }
 
     fn parse(text: &str) -> (Self, LedgerState) {
         let mut entries = Self::default();
         let mut torn = 0;
-        let mut lines = text.split_inclusive('\n');
-        if lines.next().and_then(|header| header.strip_suffix('\n')) != Some(HEADER) {
-            torn += 1;
-        }
-        for line in lines {
-            match line.strip_suffix('\n').and_then(Record::parse) {
+        for record in durable::records(VERSION, text) {
+            match record.and_then(Record::parse) {
                 Some(Record::Take(key, owner)) => entries.insert(key, owner),
                 Some(Record::GiveUp(key)) => entries.remove(&key),
                 None => torn += 1,
@@ -219,12 +214,8 @@ enum Record {
 }
 
 impl Record {
-    fn parse(line: &str) -> Option<Self> {
-        let (body, sum) = line.rsplit_once(' ')?;
-        if u64::from_str_radix(sum, 16).ok()? != digest::text(body) {
-            return None;
-        }
-        match body.split_at_checked(2)? {
+    fn parse(text: &str) -> Option<Self> {
+        match text.split_at_checked(2)? {
             ("+ ", rest) => {
                 let (key, owner) = rest.rsplit_once(' ')?;
                 let (namespace, name) = owner.split_once('/')?;
@@ -246,8 +237,7 @@ impl Record {
             Self::Take(key, owner) => write!(text, "+ {key} {owner}"),
             Self::GiveUp(key) => write!(text, "- {key}"),
         };
-        let sum = digest::text(&text[start..]);
-        let _ = writeln!(text, " {sum:016x}");
+        durable::end_record(text, start);
     }
 }
 
@@ -346,7 +336,7 @@ impl Ledger {
                 Record::GiveUp(key) => self.entries.remove(&key),
             }
         }
-        if self.lines > self.entries.len() * 2 + SLACK {
+        if self.lines > self.entries.len() * 2 + STALE_LINES {
             self.write_anew()?;
         }
         Ok(())
@@ -367,18 +357,13 @@ fn write_error(directory: &Path, source: io::Error) -> LedgerError {
     }
 }
 
-/// Writes the ledger to a new file that then takes the old one's place, so that a crash leaves one or the other.
+/// Replaces the ledger by one without what is out of date.
 fn write_anew(directory: &Path, entries: &Entries) -> io::Result<(File, usize)> {
-    let mut text = format!("{HEADER}\n");
+    let mut text = format!("{VERSION}\n");
     for (key, owner) in &entries.owners {
         Record::Take(*key, owner.clone()).write(&mut text);
     }
-    let temporary = directory.join("ledger.new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_data()?;
-    fs::rename(&temporary, directory.join(FILE))?;
-    File::open(directory)?.sync_all()?;
+    let file = durable::replace(&directory.join(FILE), text.as_bytes(), Readers::Everyone)?;
     Ok((file, entries.len()))
 }
 
@@ -414,6 +399,19 @@ mod tests {
             ledger.entries().keys_of(&owner("web")).collect::<Vec<_>>(),
             [key(443)]
         );
+    }
+
+    /// As released versions wrote it.
+    #[test]
+    fn a_ledger_of_an_earlier_version_is_read() {
+        let text = "weir ledger 1\n\
+            + TCP 10.0.0.200:80 shop/web b79feec1276cf711\n\
+            + FWM IPv6 7 shop/mail 274774c9e9d60456\n\
+            - TCP 10.0.0.200:80 97b5049361385e9a\n";
+        let (entries, state) = Entries::parse(text);
+        assert_eq!(state, LedgerState::Whole);
+        let mail = ("FWM IPv6 7".parse().unwrap(), owner("mail"));
+        assert_eq!(entries.owners, BTreeMap::from([mail]));
     }
 
     #[test]
@@ -482,10 +480,10 @@ mod tests {
     fn the_file_does_not_grow_for_ever() {
         let directory = tempfile::tempdir().unwrap();
         let (mut ledger, _) = Ledger::open(directory.path()).unwrap();
-        for _ in 0..SLACK {
+        for _ in 0..STALE_LINES {
             ledger.take([(key(80), owner("web"))]).unwrap();
             ledger.give_up([key(80)]).unwrap();
         }
-        assert!(fs::metadata(directory.path().join(FILE)).unwrap().len() < 100 * SLACK as u64);
+        assert!(fs::metadata(directory.path().join(FILE)).unwrap().len() < 100 * STALE_LINES as u64);
     }
 }

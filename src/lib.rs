@@ -39,6 +39,7 @@
 //! | [`metrics`], [`serve`] | what a process tells Prometheus; the HTTP server for that | I/O |
 //! | [`cli`], [`telemetry`] | the command line; logs | |
 //! | [`digest`], [`causes`] | a digest that is the same everywhere; an error with its causes | pure |
+//! | [`durable`] | files that outlast a crash | I/O |
 //!
 //! Start with [`agent`], then [`plan`], then [`node`], then [`ipvs::diff`] and [`host::diff`].
 
@@ -49,6 +50,7 @@ pub mod causes;
 pub mod cli;
 pub mod controller;
 pub mod digest;
+pub mod durable;
 pub mod host;
 pub mod ipvs;
 pub mod ledger;

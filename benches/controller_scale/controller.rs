@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use weir::catalog::Kind;
+use weir::source::kinds::Collection;
 use weir::source::watch::{Event, everything, objects};
 
 use super::control_plane::ControlPlane;
@@ -108,27 +109,38 @@ impl Observer {
     async fn start(fleet: &Fleet) -> Self {
         let (sender, looks) = mpsc::unbounded_channel();
         let streams = [
-            objects(0, fleet.virtual_services.clone(), everything(), |object| {
-                (object.metadata.generation, json!(object.status))
-            }),
-            objects(1, fleet.real_servers.clone(), everything(), |object| {
-                (object.metadata.generation, json!(object.status))
-            }),
-            objects(2, fleet.groups.clone(), everything(), |object| {
-                (object.metadata.generation, json!(object.status))
-            }),
+            objects(
+                Collection::VirtualServices,
+                fleet.virtual_services.clone(),
+                everything(),
+                |object| (object.metadata.generation, json!(object.status)),
+            ),
+            objects(
+                Collection::RealServers,
+                fleet.real_servers.clone(),
+                everything(),
+                |object| (object.metadata.generation, json!(object.status)),
+            ),
+            objects(
+                Collection::DirectorGroups,
+                fleet.groups.clone(),
+                everything(),
+                |object| (object.metadata.generation, json!(object.status)),
+            ),
         ];
         let mut watching = JoinSet::new();
         watching.spawn(async move {
             let mut events = select_all(streams);
-            while let Some((number, event)) = events.next().await {
-                let kind = [Kind::VirtualService, Kind::RealServer, Kind::DirectorGroup][number];
+            while let Some((collection, event)) = events.next().await {
                 // After an error everything is listed again.
-                let Event::Said(
+                let Event::Received(
                     watcher::Event::Apply((name, (generation, status)))
                     | watcher::Event::InitApply((name, (generation, status))),
                 ) = event
                 else {
+                    continue;
+                };
+                let Some(kind) = collection.kind() else {
                     continue;
                 };
                 let look = Look {

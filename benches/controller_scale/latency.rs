@@ -69,7 +69,9 @@ impl Running {
         tokio::spawn(hand_on(said, events, came));
         tokio::spawn(agent.run(received, shutdown.clone()));
         let source = shutdown.clone();
-        tokio::spawn(async move { cluster::watch(client, NODE, wanted, sender, source).await });
+        tokio::spawn(async move {
+            cluster::watch(client, NODE, cluster::Memory::default(), wanted, sender, source).await
+        });
         let mut running = Self {
             arrivals,
             applied,

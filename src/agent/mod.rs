@@ -194,6 +194,12 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
                     true => Reported::Readable,
                     false => Reported::Everything,
                 };
+                self.watchers.metrics.remembers(None);
+                self.pending.add_services(Scope::Every);
+            }
+            SourceEvent::Remembered { saved } => {
+                self.source.reported = Reported::Readable;
+                self.watchers.metrics.remembers(Some(saved));
                 self.pending.add_services(Scope::Every);
             }
             SourceEvent::Endpoints { known } => self.source.knows_endpoints = known,

@@ -144,6 +144,31 @@ async fn what_cannot_be_read_of_the_source_withholds_deletions_until_it_says_tha
         .await;
 }
 
+/// As after a reboot without an API server.
+#[tokio::test(start_paused = true)]
+async fn what_was_saved_is_programmed_and_nothing_is_deleted_until_the_source_has_been_read() {
+    let mut agent = Running::start();
+    let update = SourceEvent::Updates(vec![service("saved", 80, "rr")]);
+    agent.send(update).await;
+    let saved = std::time::UNIX_EPOCH;
+    agent.send(SourceEvent::Remembered { saved }).await;
+    let report = agent.until(|report| report.node.programmed.services == 1).await;
+    assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
+    assert!(agent.metric("weir_cache_age_seconds") > 0.0);
+
+    let gone = ObjectRef::virtual_service(&crate::catalog::NamespacedName {
+        namespace: "shop".into(),
+        name: "saved".into(),
+    });
+    agent.send(SourceEvent::Updates(vec![Update::Delete(gone)])).await;
+    let report = agent.until(|report| report.node.desired.services == 0).await;
+    assert_eq!(report.node.programmed.services, 1);
+    agent.send(SourceEvent::Complete { unread: false }).await;
+    let report = agent.until(|report| report.node.programmed.services == 0).await;
+    assert_eq!(report.problems, [] as [&str; 0]);
+    assert_eq!(agent.metric("weir_cache_age_seconds"), 0.0);
+}
+
 /// An agent starts beside a table that an earlier one programmed: without this, what refers to Services would lose its
 /// destinations until they have been read.
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::digest;
+use crate::digest::{self, Encode, Encoding};
 
 use super::names::NamespacedName;
 
@@ -28,11 +28,33 @@ pub struct Generation {
 impl Generation {
     /// A virtual service in a generation; manifests in a folder have none.
     pub fn new(name: &NamespacedName, generation: Option<i64>) -> Self {
-        let of_name = digest::value(name);
         Self {
-            part: (of_name % PARTS as u64) as u8,
-            digest: digest::value(&(of_name, generation)),
+            part: part(name),
+            digest: digest::of(&(name, generation)),
         }
+    }
+}
+
+/// The part that a virtual service falls to.
+fn part(name: &NamespacedName) -> u8 {
+    (digest::of(name) % PARTS as u64) as u8
+}
+
+impl Encode for NamespacedName {
+    fn encode(&self, encoding: &mut Encoding) {
+        let Self { namespace, name } = self;
+        encoding.text(namespace);
+        encoding.text(name);
+    }
+}
+
+impl Encode for (&NamespacedName, Option<i64>) {
+    fn encode(&self, encoding: &mut Encoding) {
+        let (name, generation) = self;
+        name.encode(encoding);
+        encoding.optional(*generation, |encoding, generation| {
+            encoding.number(generation.cast_unsigned());
+        });
     }
 }
 
@@ -64,7 +86,7 @@ impl Generations {
 
     /// Whether the parts to which a virtual service falls are equal.
     pub fn agree_about(&self, other: &Self, name: &NamespacedName) -> bool {
-        let part = usize::from(Generation::new(name, None).part);
+        let part = usize::from(part(name));
         self.0[part] == other.0[part]
     }
 
@@ -85,7 +107,7 @@ impl fmt::Display for Generations {
 
 impl fmt::Debug for Generations {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Generations({:016x})", digest::value(&self.0))
+        write!(formatter, "Generations({:016x})", digest::text(&self.to_string()))
     }
 }
 
@@ -154,6 +176,28 @@ mod tests {
             .filter(|text| !there.agree_about(&without, &name(text)));
         let disturbed = disturbed.count();
         assert!((1..50).contains(&disturbed), "{disturbed}");
+    }
+
+    /// As `helm upgrade` changes many at once: each of the parts of an agent that has none of it yet must differ.
+    #[test]
+    fn an_agent_that_is_one_generation_behind_with_all_agrees_about_none() {
+        let names: Vec<String> = (0..1000).map(|number| format!("web-{number}")).collect();
+        let at = |generation| of(&names.iter().map(|name| (&**name, generation)).collect::<Vec<_>>());
+        let (before, after) = (at(1), at(2));
+        let agreed = names
+            .iter()
+            .filter(|text| before.agree_about(&after, &name(text)));
+        let agreed: Vec<_> = agreed.collect();
+        assert!(agreed.is_empty(), "{agreed:?}");
+    }
+
+    /// Agents and controllers of different builds compare them.
+    #[test]
+    fn a_virtual_service_in_a_generation_has_a_known_digest() {
+        let digest = |generation| Generation::new(&name("web"), generation);
+        let known = |digest| Generation { part: 21, digest };
+        assert_eq!(digest(Some(1)), known(0xe9ea_63d0_b6f0_b091));
+        assert_eq!(digest(None), known(0x7a8c_7105_54a7_9ebc));
     }
 
     #[test]

@@ -21,6 +21,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::DirectorGroup,
+        Self::RealServer,
+        Self::VirtualService,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::ReferenceGrant,
+    ];
     /// The kinds that users write for Weir.
     pub const OWN: [Self; 3] = [Self::DirectorGroup, Self::RealServer, Self::VirtualService];
 

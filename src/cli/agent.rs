@@ -21,7 +21,9 @@ use crate::metrics::{Exposition, Listeners, Metrics, PerRealServer, agent_regist
 use crate::node::Programmer;
 use crate::plan::{Directing, Node, World};
 use crate::serve::{self, Vitals};
-use crate::source::{cluster, folder};
+use crate::source::cache::Copies;
+use crate::source::cluster::Memory;
+use crate::source::{cache, cluster, folder};
 use crate::telemetry::{self, LogFormat};
 
 use super::OK;
@@ -105,7 +107,7 @@ impl RoleArgument {
 /// Where Weir keeps what must survive a restart.
 #[derive(Debug, Clone, Args)]
 pub(super) struct StateArguments {
-    /// The folder for the record of which entries are Weir's
+    /// The folder for what must survive a restart: which entries are Weir's, and the last good objects
     #[arg(
         long,
         value_name = "DIR",
@@ -188,7 +190,8 @@ impl AgentArguments {
         match self.manifests {
             Some(folder) => {
                 let agent = agent.run(received, shutdown.clone());
-                let source = folder::watch(folder, events, shutdown.clone());
+                let copies = Copies::new(&self.state.state_dir, &folder);
+                let source = folder::watch(folder, Some(copies), events, shutdown.clone());
                 let ((), ()) = tokio::join!(agent, source);
             }
             None => {
@@ -197,9 +200,12 @@ impl AgentArguments {
                 let (reading, writing) = (access.reading()?, access.writing()?);
                 let (wants, wanted) = watch::channel(false);
                 let agent = agent.asking_for_endpoints(wants).run(received, shutdown.clone());
-                let source = cluster::watch(reading, &node_name, wanted, events, shutdown.clone());
+                let (found, recorder, writer) = cache::open(&self.state.state_dir, &node_name);
+                let memory = Memory { found, recorder };
+                let source = cluster::watch(reading, &node_name, memory, wanted, events, shutdown.clone());
+                let writer = writer.run(shutdown.clone());
                 let publisher = publish::publish(writing, &node_name, published, shutdown.clone());
-                let ((), (), ()) = tokio::join!(agent, source, publisher);
+                let ((), (), (), ()) = tokio::join!(agent, source, writer, publisher);
             }
         }
         info!("stopped; the table stays as it is");

@@ -144,7 +144,11 @@ impl Cluster {
     ) -> Verdict {
         let aspect = Aspect::Programmed;
         let Some(service) = service else {
-            return Verdict::fails(aspect, Why::Pending, "no valid version of this object has been seen yet");
+            return Verdict::fails(
+                aspect,
+                Why::Pending,
+                "no valid version of this object has been seen yet",
+            );
         };
         if members.active.is_empty() {
             return Verdict::fails(aspect, Why::NoDirector, self.why_nobody(&service.director_group));

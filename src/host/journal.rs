@@ -6,23 +6,25 @@
 //! {"sysctls":{"net.ipv4.ip_forward":{"before":"0","set":"1"}},"guePorts":[{"ipv6":false,"port":6080}],"links":[]}
 //! ```
 //!
-//! The number is a digest of the second line. A file that does not match it counts for nothing: what it recorded is not
+//! The number is a digest of the second line ([`durable::document`]). A file that does not match it counts for nothing: what it recorded is not
 //! provably ours, so nothing is restored and nothing closed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest;
+use crate::durable::{self, Readers};
 
 use super::state::{ChangedSysctl, GuePort};
 
 const FILE: &str = "host";
-const HEADER: &str = "weir host 1";
+const VERSION: &str = "weir host 1";
+/// The largest journal, in bytes.
+const LIMIT: u64 = 4 << 20;
 
 /// What the journal records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,15 +70,11 @@ impl Journal {
     ///
     /// It is there and cannot be read.
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
-        let record = match fs::read_to_string(directory.join(FILE)) {
-            Ok(text) => parse(&text).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Record::default(),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => Record::default(),
-            Err(error) => return Err(error),
-        };
+        let bytes = durable::read(&directory.join(FILE), LIMIT)?;
+        let record = bytes.and_then(|bytes| parse(&String::from_utf8_lossy(&bytes)));
         Ok(Self {
             directory: directory.to_owned(),
-            record,
+            record: record.unwrap_or_default(),
         })
     }
 
@@ -96,12 +94,8 @@ impl Journal {
             return Ok(());
         }
         fs::create_dir_all(&self.directory)?;
-        let temporary = self.directory.join("host.new");
-        let mut file = File::create(&temporary)?;
-        file.write_all(print(&record)?.as_bytes())?;
-        file.sync_data()?;
-        fs::rename(&temporary, self.directory.join(FILE))?;
-        File::open(&self.directory)?.sync_all()?;
+        let text = durable::document(VERSION, &print(&record)?);
+        durable::replace(&self.directory.join(FILE), text.as_bytes(), Readers::Everyone)?;
         self.record = record;
         Ok(())
     }
@@ -121,22 +115,15 @@ fn print(record: &Record) -> io::Result<String> {
         gue_ports: ports.collect(),
         links: record.links.clone(),
     };
-    let body = serde_json::to_string(&form)?;
-    Ok(format!("{HEADER} {:016x}\n{body}\n", digest::text(&body)))
+    Ok(serde_json::to_string(&form)?)
 }
 
 fn parse(text: &str) -> Option<Record> {
-    let (header, body) = text.split_once('\n')?;
-    let body = body.strip_suffix('\n')?;
-    let sum = header.strip_prefix(HEADER)?.trim_start();
-    if u64::from_str_radix(sum, 16).ok()? != digest::text(body) {
-        return None;
-    }
     let Form {
         sysctls,
         gue_ports,
         links,
-    } = serde_json::from_str(body).ok()?;
+    } = serde_json::from_str(durable::body(VERSION, text)?).ok()?;
     let sysctls = sysctls
         .into_iter()
         .map(|(name, SysctlForm { before, set })| (name, ChangedSysctl { before, set }));
@@ -180,6 +167,19 @@ mod tests {
         let again = Journal::open(&directory.path().join("deep/er")).unwrap();
         assert_eq!(again.record(), journal.record());
         assert_eq!(again.record().sysctls.len(), 1);
+    }
+
+    /// As released versions wrote it.
+    #[test]
+    fn a_journal_of_an_earlier_version_is_read() {
+        let text = concat!(
+            "weir host 1 f279c10820522c09\n",
+            r#"{"sysctls":{"net.ipv4.ip_forward":{"before":"0","set":"1"}},"guePorts":[{"ipv6":false,"port":6080}],"links":["weir0"]}"#,
+            "\n"
+        );
+        let record = parse(text).unwrap();
+        assert_eq!(&*record.sysctls["net.ipv4.ip_forward"].before, "0");
+        assert!(record.links.contains("weir0"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `table`, `scheduler`, `forwarding` | the table and its words; pure |
 //! | `listing` | the table with what the kernel counts; pure |
+//! | `encoding` | an entry as bytes, for its digest; pure |
 //! | `diff` | two tables → changes in order; pure |
 //! | `outcome` | what became of changes, errnos as advice; pure |
 //! | `wire` | attributes ↔ values; pure |
@@ -13,6 +14,7 @@
 use std::collections::BTreeSet;
 
 mod diff;
+mod encoding;
 mod forwarding;
 mod listing;
 mod memory;

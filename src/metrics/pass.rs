@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -36,6 +36,7 @@ pub struct Metrics {
     errors: Counters<1>,
     latency: Histogram,
     waiting: Waiting,
+    saved: Saved,
     requests: Counters<1>,
     refusals: Counters<2>,
     corrections: Counters<1>,
@@ -51,6 +52,7 @@ impl Default for Metrics {
             errors: from_zero("reason", ["host", "ipvs", "ledger"]),
             latency: Histogram::new(LATENCIES),
             waiting: Waiting::default(),
+            saved: Saved::default(),
             requests: from_zero(
                 "op",
                 [
@@ -146,6 +148,11 @@ impl Metrics {
         }
     }
 
+    /// Takes in when the objects in force were saved, where they are not the source's own.
+    pub fn remembers(&self, saved: Option<SystemTime>) {
+        *self.saved.lock() = saved;
+    }
+
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register_with_unit(
             "reconcile_duration",
@@ -165,6 +172,7 @@ impl Metrics {
             self.latency.clone(),
         );
         registry.register_collector(Box::new(self.waiting.clone()));
+        registry.register_collector(Box::new(self.saved.clone()));
         registry.register(
             "netlink_requests",
             "Changes of the table that the kernel was asked for",
@@ -233,6 +241,27 @@ impl Collector for Waiting {
             "For how long the oldest news that is not programmed yet has been waiting; 0 if nothing is.";
         encoder
             .encode_descriptor("config_pending", help, Some(&Unit::Seconds), MetricType::Gauge)?
+            .encode_gauge(&seconds)
+    }
+}
+
+/// When the objects in force were saved, if they were read from disk.
+#[derive(Debug, Clone, Default)]
+struct Saved(Arc<Mutex<Option<SystemTime>>>);
+
+impl Saved {
+    fn lock(&self) -> MutexGuard<'_, Option<SystemTime>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Collector for Saved {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let age = self.lock().and_then(|saved| saved.elapsed().ok());
+        let seconds = age.map_or(0.0, |age| age.as_secs_f64());
+        let help = "How old the saved objects are that are in force since the API server has not answered; 0 if none are.";
+        encoder
+            .encode_descriptor("cache_age", help, Some(&Unit::Seconds), MetricType::Gauge)?
             .encode_gauge(&seconds)
     }
 }

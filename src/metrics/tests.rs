@@ -310,6 +310,21 @@ async fn news_waits_until_a_pass_has_programmed_it_and_the_oldest_counts() {
     assert_eq!(waits(&metrics), [0.0, 5.0]);
 }
 
+#[test]
+fn objects_that_were_saved_have_an_age_while_they_are_in_force() {
+    let metrics = Metrics::default();
+    let age = |metrics: &Metrics| {
+        let told = told(metrics, PerRealServer::Off);
+        let line = lines(&told, "weir_cache_age_seconds")[0];
+        line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    assert_eq!(age(&metrics), 0.0);
+    metrics.remembers(Some(std::time::UNIX_EPOCH));
+    assert!(age(&metrics) > 1.7e9);
+    metrics.remembers(None);
+    assert_eq!(age(&metrics), 0.0);
+}
+
 /// A metric's type and labels, by its name.
 type Described = BTreeMap<String, (String, BTreeSet<String>)>;
 

@@ -28,7 +28,7 @@ impl ServiceDigest {
 
     pub(super) fn of_entry(key: &ServiceKey, entry: &Entry) -> Self {
         Self {
-            digest: digest::value(&(*key, entry)),
+            digest: digest::of(&(key, entry)),
             destinations: u32::try_from(entry.destinations.len()).unwrap_or(u32::MAX),
         }
     }

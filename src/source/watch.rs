@@ -18,6 +18,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::catalog::{Kind, ObjectRef};
 
+use super::kinds::Collection;
+
 /// How long the server may keep one watch open, in seconds. A connection that died silently is noticed by the
 /// silence after this time, so it is short.
 const WATCH_TIMEOUT: u32 = 40;
@@ -25,7 +27,7 @@ const WATCH_TIMEOUT: u32 = 40;
 const READ_TIMEOUT: Duration = Duration::from_secs(WATCH_TIMEOUT as u64 + 20);
 /// A watch that has not failed for so long stands: a try to begin it has [`READ_TIMEOUT`] for the answer, and the client
 /// half a minute to connect.
-const STANDS: Duration = Duration::from_secs(100);
+const RECOVERED_AFTER: Duration = Duration::from_secs(100);
 
 /// Names an object among those of its kind.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,11 +50,11 @@ impl Name {
     }
 }
 
-/// What a watch says of one object.
+/// What a watch observes of one object.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Seen<T> {
+pub enum Observation<T> {
     /// It is there, in this form.
-    There(Name, T),
+    Present(Name, T),
     /// It is gone.
     Gone(Name),
 }
@@ -61,49 +63,37 @@ pub enum Seen<T> {
 #[derive(Debug)]
 pub enum Event<O> {
     /// The server said something.
-    Said(watcher::Event<O>),
+    Received(watcher::Event<O>),
     /// The server was not reached, or refused. It will be asked again.
     Failed(watcher::Error),
     /// What failed has not failed any more.
-    Stands,
+    Recovered,
 }
 
-/// Events of watches, each with the number of its watch.
-pub type Stream<T> = BoxStream<'static, (usize, Event<(Name, T)>)>;
+/// Events of watches, each with what it watches.
+pub type Stream<T> = BoxStream<'static, (Collection, Event<(Name, T)>)>;
 
 /// One kind that is watched.
 #[derive(Debug)]
 pub struct Watch {
-    /// What it is called in messages.
-    plural: &'static str,
-    /// Objects in force.
+    collection: Collection,
+    /// Objects that somebody has been told of.
     known: BTreeSet<Name>,
     /// Objects seen in the list that is being read.
     listed: BTreeSet<Name>,
     complete: bool,
     problem: Option<String>,
-    /// Whether the API server may not have the kind, which is as good as if there were no object of it.
-    may_be_unknown: bool,
 }
 
 impl Watch {
     /// A kind of which nothing is known yet.
-    pub fn new(plural: &'static str) -> Self {
+    pub fn new(collection: Collection) -> Self {
         Self {
-            plural,
+            collection,
             known: BTreeSet::new(),
             listed: BTreeSet::new(),
             complete: false,
             problem: None,
-            may_be_unknown: false,
-        }
-    }
-
-    /// A kind that the API server need not have.
-    pub fn may_be_unknown(plural: &'static str) -> Self {
-        Self {
-            may_be_unknown: true,
-            ..Self::new(plural)
         }
     }
 
@@ -117,36 +107,43 @@ impl Watch {
         self.problem.as_deref()
     }
 
+    /// Whether it has told of objects without having observed everything that is there.
+    pub fn assumes_any(&self) -> bool {
+        !self.complete && !self.known.is_empty()
+    }
+
+    /// Takes an object for there until a list says otherwise, unless this is known better already.
+    pub fn assume(&mut self, name: Name) -> bool {
+        !self.complete && self.known.insert(name)
+    }
+
     /// Forgets everything, and says what that was.
     pub fn forget(&mut self) -> impl Iterator<Item = Name> + use<> {
-        let forgotten = Self {
-            may_be_unknown: self.may_be_unknown,
-            ..Self::new(self.plural)
-        };
-        std::mem::replace(self, forgotten).known.into_iter()
+        let unread = Self::new(self.collection);
+        std::mem::replace(self, unread).known.into_iter()
     }
 
     /// Takes in an event and says what it means.
-    pub fn take<T>(&mut self, event: Event<(Name, T)>) -> Vec<Seen<T>> {
+    pub fn take<T>(&mut self, event: Event<(Name, T)>) -> Vec<Observation<T>> {
         let event = match event {
-            Event::Said(event) => event,
-            Event::Stands => {
+            Event::Received(event) => event,
+            Event::Recovered => {
                 self.problem = None;
                 return Vec::new();
             }
-            Event::Failed(error) if self.may_be_unknown && is_unknown(&error) => {
+            Event::Failed(error) if self.collection.is_optional() && is_unknown(&error) => {
                 self.problem = None;
                 self.complete = true;
                 self.listed.clear();
                 return std::mem::take(&mut self.known)
                     .into_iter()
-                    .map(Seen::Gone)
+                    .map(Observation::Gone)
                     .collect();
             }
             Event::Failed(error) => {
                 self.problem = Some(format!(
                     "cannot watch {}: {}; what was last read stays in force",
-                    self.plural,
+                    self.collection.resource(),
                     why(&error)
                 ));
                 return Vec::new();
@@ -158,26 +155,32 @@ impl Watch {
                 Vec::new()
             }
             watcher::Event::InitApply((name, form)) => {
+                self.known.insert(name.clone());
                 self.listed.insert(name.clone());
-                vec![Seen::There(name, form)]
+                vec![Observation::Present(name, form)]
             }
             watcher::Event::InitDone => {
                 self.problem = None;
                 self.complete = true;
                 let listed = std::mem::take(&mut self.listed);
-                let gone = self.known.difference(&listed).cloned().map(Seen::Gone).collect();
+                let gone = self
+                    .known
+                    .difference(&listed)
+                    .cloned()
+                    .map(Observation::Gone)
+                    .collect();
                 self.known = listed;
                 gone
             }
             watcher::Event::Apply((name, form)) => {
                 self.problem = None;
                 self.known.insert(name.clone());
-                vec![Seen::There(name, form)]
+                vec![Observation::Present(name, form)]
             }
             watcher::Event::Delete((name, _)) => {
                 self.problem = None;
                 self.known.remove(&name);
-                vec![Seen::Gone(name)]
+                vec![Observation::Gone(name)]
             }
         }
     }
@@ -185,7 +188,7 @@ impl Watch {
 
 /// The events of one kind, each object turned into what it means.
 pub fn objects<K, T>(
-    number: usize,
+    collection: Collection,
     api: Api<K>,
     config: watcher::Config,
     read: impl Fn(K) -> T + Send + 'static,
@@ -203,20 +206,20 @@ where
         (name, read(object))
     };
     persistent(move || watcher(api.clone(), config.clone()))
-        .map(move |event| (number, event.map(&read)))
+        .map(move |event| (collection, event.map(&read)))
         .boxed()
 }
 
 impl<O> Event<O> {
     fn map<T>(self, read: impl Fn(O) -> T) -> Event<T> {
-        Event::Said(match self {
+        Event::Received(match self {
             Self::Failed(error) => return Event::Failed(error),
-            Self::Stands => return Event::Stands,
-            Self::Said(watcher::Event::Apply(object)) => watcher::Event::Apply(read(object)),
-            Self::Said(watcher::Event::Delete(object)) => watcher::Event::Delete(read(object)),
-            Self::Said(watcher::Event::Init) => watcher::Event::Init,
-            Self::Said(watcher::Event::InitApply(object)) => watcher::Event::InitApply(read(object)),
-            Self::Said(watcher::Event::InitDone) => watcher::Event::InitDone,
+            Self::Recovered => return Event::Recovered,
+            Self::Received(watcher::Event::Apply(object)) => watcher::Event::Apply(read(object)),
+            Self::Received(watcher::Event::Delete(object)) => watcher::Event::Delete(read(object)),
+            Self::Received(watcher::Event::Init) => watcher::Event::Init,
+            Self::Received(watcher::Event::InitApply(object)) => watcher::Event::InitApply(read(object)),
+            Self::Received(watcher::Event::InitDone) => watcher::Event::InitDone,
         })
     }
 }
@@ -264,13 +267,13 @@ where
             sleep(wait).await;
         }
         let event = if self.failed {
-            timeout(STANDS, self.events.next()).await
+            timeout(RECOVERED_AFTER, self.events.next()).await
         } else {
             Ok(self.events.next().await)
         };
         let Ok(event) = event else {
             self.failed = false;
-            return Some(Event::Stands);
+            return Some(Event::Recovered);
         };
         match event? {
             Ok(event) => {
@@ -282,7 +285,7 @@ where
                         self.backoff.reset();
                     }
                 }
-                Some(Event::Said(event))
+                Some(Event::Received(event))
             }
             Err(error) => {
                 self.failed = true;
@@ -353,149 +356,4 @@ fn is_too_old(error: &watcher::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::Event::{Failed, Said};
-    use super::*;
-
-    fn seen(name: &str) -> (Name, ()) {
-        let name = Name {
-            namespace: None,
-            name: name.into(),
-        };
-        (name, ())
-    }
-
-    fn words(news: Vec<Seen<()>>) -> Vec<String> {
-        let word = |seen| match seen {
-            Seen::There(name, ()) => format!("+ {}", name.name),
-            Seen::Gone(name) => format!("- {}", name.name),
-        };
-        news.into_iter().map(word).collect()
-    }
-
-    #[test]
-    fn what_a_new_list_does_not_hold_was_deleted_while_nobody_watched() {
-        let mut watch = Watch::new("directorgroups.weir.dev");
-        watch.take::<()>(Said(watcher::Event::Init));
-        watch.take(Said(watcher::Event::InitApply(seen("a"))));
-        assert_eq!(words(watch.take(Said(watcher::Event::InitDone))), [] as [&str; 0]);
-        assert_eq!(words(watch.take(Said(watcher::Event::Apply(seen("b"))))), ["+ b"]);
-        watch.take::<()>(Said(watcher::Event::Init));
-        assert_eq!(
-            words(watch.take(Said(watcher::Event::InitApply(seen("b"))))),
-            ["+ b"]
-        );
-        assert_eq!(words(watch.take(Said(watcher::Event::InitDone))), ["- a"]);
-    }
-
-    #[test]
-    fn a_lost_connection_is_a_problem_until_the_next_event_and_deletes_nothing() {
-        let mut watch = Watch::new("directorgroups.weir.dev");
-        watch.take::<()>(Said(watcher::Event::Init));
-        watch.take(Said(watcher::Event::InitApply(seen("a"))));
-        watch.take::<()>(Said(watcher::Event::InitDone));
-        assert_eq!(watch.take::<()>(Failed(watcher::Error::NoResourceVersion)), []);
-        assert!(
-            watch
-                .problem()
-                .is_some_and(|problem| problem.contains("stays in force"))
-        );
-        assert_eq!(words(watch.take(Said(watcher::Event::Apply(seen("a"))))), ["+ a"]);
-        assert_eq!(watch.problem(), None);
-    }
-
-    #[test]
-    fn a_kind_that_the_server_does_not_have_is_as_good_as_no_object_of_it() {
-        let unknown = || {
-            let status =
-                kube::core::Status::failure("the server could not find the requested resource", "NotFound");
-            watcher::Error::InitialListFailed(kube::Error::Api(status.with_code(404).boxed()))
-        };
-        let mut grants = Watch::may_be_unknown("referencegrants.gateway.networking.k8s.io");
-        assert_eq!(grants.take::<()>(Failed(unknown())), []);
-        assert!(grants.is_complete());
-        // Of other kinds it is a problem.
-        let mut servers = Watch::new("realservers.weir.dev");
-        assert_eq!(servers.take::<()>(Failed(unknown())), []);
-        assert!(!servers.is_complete());
-        let problem = "cannot watch realservers.weir.dev: the server could not find the requested resource (404); \
-                       what was last read stays in force";
-        assert_eq!(servers.problem(), Some(problem));
-    }
-
-    fn refused(code: u16) -> kube::Error {
-        kube::Error::Api(kube::core::Status::failure("no", "No").with_code(code).boxed())
-    }
-
-    /// What a watch says whose server answers as `answers` do, one after the other each time that it is begun, and then
-    /// not at all; and how often it is begun within an hour.
-    async fn hour<A>(answers: impl Fn() -> A + Send + 'static) -> (Vec<Event<()>>, usize)
-    where
-        A: IntoIterator<Item = Result<watcher::Event<()>, watcher::Error>>,
-        A::IntoIter: Send + 'static,
-    {
-        let begun = Arc::new(AtomicUsize::new(0));
-        let count = begun.clone();
-        let events = persistent(move || {
-            count.fetch_add(1, Ordering::Relaxed);
-            stream::iter(answers()).chain(stream::pending())
-        });
-        let said = events
-            .take_until(sleep(Duration::from_secs(3600)))
-            .collect()
-            .await;
-        (said, begun.load(Ordering::Relaxed))
-    }
-
-    /// Before each list comes the event that says so, which is no success.
-    #[tokio::test(start_paused = true)]
-    async fn a_list_that_is_refused_is_asked_for_more_and_more_rarely() {
-        let refusal = || {
-            [
-                Ok(watcher::Event::Init),
-                Err(watcher::Error::InitialListFailed(refused(500))),
-            ]
-        };
-        let (said, _) = hour(move || std::iter::repeat_with(refusal).flatten()).await;
-        let failures = said.iter().filter(|event| matches!(event, Failed(_))).count();
-        assert!((60..150).contains(&failures), "{failures} in an hour");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_watch_that_cannot_go_on_from_its_list_begins_with_a_new_one() {
-        let list = || [watcher::Event::Init, watcher::Event::InitDone].map(Ok);
-        let too_old = || Err(watcher::Error::WatchStartFailed(refused(410)));
-        let (_, begun) = hour(move || list().into_iter().chain([too_old()])).await;
-        assert!((60..150).contains(&begun), "begun {begun} times in an hour");
-        // Any other refusal leaves the list as it is.
-        let busy = || Err(watcher::Error::WatchStartFailed(refused(500)));
-        let (_, begun) = hour(move || list().into_iter().chain([busy()])).await;
-        assert_eq!(begun, 1);
-    }
-
-    /// Where nothing changes, nothing would be heard of it.
-    #[tokio::test(start_paused = true)]
-    async fn a_failure_that_does_not_come_again_is_over_though_nothing_changes() {
-        let failure = || {
-            [
-                Ok(watcher::Event::InitDone),
-                Err(watcher::Error::WatchStartFailed(refused(500))),
-            ]
-        };
-        let (said, _) = hour(failure).await;
-        assert!(
-            matches!(
-                said[..],
-                [Said(watcher::Event::InitDone), Failed(_), Event::Stands]
-            ),
-            "{said:?}"
-        );
-        let mut watch = Watch::new("directorgroups.weir.dev");
-        watch.take::<()>(Failed(watcher::Error::NoResourceVersion));
-        assert!(watch.problem().is_some());
-        watch.take::<()>(Event::Stands);
-        assert_eq!(watch.problem(), None);
-    }
-}
+mod tests;

@@ -1,84 +1,115 @@
-//! Several watches read as one: what they see, in batches, and what is wrong with any of them.
+//! Several watches read as one: what they observe, in batches, and what is wrong with any of them.
 
-use std::ops::Range;
+use std::collections::BTreeMap;
 
 use kube::runtime::watcher;
 
-use super::watch::{Event, Name, Seen, Watch};
+use super::kinds::Collection;
+use super::watch::{Event, Name, Observation, Watch};
 
 /// How many are handed on together while a list is read.
 const BATCH: usize = 500;
 
-/// Watches by their numbers, and what is to be handed on of what they have seen.
+/// Watches by what they watch, and what is to be handed on of what they have observed.
 #[derive(Debug)]
-pub struct Watches<const N: usize, U> {
-    watches: [Watch; N],
+pub struct Watches<U> {
+    watches: BTreeMap<Collection, Watch>,
     batch: Vec<U>,
 }
 
 /// What follows from something that happened to one of the watches.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Told<U> {
-    /// What has been seen. Of a list nothing is told until there is enough of it, or it is over.
+pub struct Notice<U> {
+    /// What has been observed. Of a list nothing is handed on until there is enough of it, or it is over.
     pub batch: Vec<U>,
     /// Everything that is wrong now, where that is not what was said before.
     pub problems: Option<Vec<String>>,
 }
 
-impl<const N: usize, U> Watches<N, U> {
-    /// Watches that have seen nothing.
-    pub fn new(watches: [Watch; N]) -> Self {
+impl<U> Watches<U> {
+    /// Watches that have observed nothing.
+    pub fn new(collections: impl IntoIterator<Item = Collection>) -> Self {
+        let watches = collections.into_iter();
         Self {
-            watches,
+            watches: watches
+                .map(|collection| (collection, Watch::new(collection)))
+                .collect(),
             batch: Vec::new(),
         }
     }
 
-    /// Whether each of these has seen everything that is there once.
-    pub fn are_complete(&self, numbers: Range<usize>) -> bool {
-        self.watches[numbers].iter().all(Watch::is_complete)
+    /// Whether each of these has observed everything that is there once.
+    pub fn are_complete(&self, collections: &[Collection]) -> bool {
+        collections
+            .iter()
+            .all(|collection| self.watches.get(collection).is_some_and(Watch::is_complete))
     }
 
-    /// Takes in an event of one watch; `meaning` says what is to be handed on of what it has seen.
+    /// Whether all of them have.
+    pub fn are_all_complete(&self) -> bool {
+        self.watches.values().all(Watch::is_complete)
+    }
+
+    /// Whether any of these has told of objects without having observed everything that is there.
+    pub fn assume_any(&self, collections: &[Collection]) -> bool {
+        let mut watches = collections
+            .iter()
+            .filter_map(|collection| self.watches.get(collection));
+        watches.any(Watch::assumes_any)
+    }
+
+    /// Takes an object for there until a list says otherwise, unless this is known better already.
+    pub fn assume(&mut self, collection: Collection, name: Name) -> bool {
+        let watch = self.watches.get_mut(&collection);
+        watch.is_some_and(|watch| watch.assume(name))
+    }
+
+    /// Takes in an event of one watch; `update` says what is to be handed on of what it has observed.
     pub fn take<T>(
         &mut self,
-        number: usize,
+        collection: Collection,
         event: Event<(Name, T)>,
-        meaning: impl FnMut(Seen<T>) -> Option<U>,
-    ) -> Told<U> {
+        update: impl FnMut(Observation<T>) -> Option<U>,
+    ) -> Notice<U> {
         let problems_before = self.problems();
-        let in_list = matches!(event, Event::Said(watcher::Event::InitApply(_)));
-        let seen = self.watches[number].take(event);
-        self.batch.extend(seen.into_iter().filter_map(meaning));
+        let in_list = matches!(event, Event::Received(watcher::Event::InitApply(_)));
+        let watch = self.watches.get_mut(&collection);
+        let observations = watch.map(|watch| watch.take(event)).unwrap_or_default();
+        self.batch.extend(observations.into_iter().filter_map(update));
         let batch = if in_list && self.batch.len() < BATCH {
             Vec::new()
         } else {
             std::mem::take(&mut self.batch)
         };
-        self.told(batch, &problems_before)
+        self.notice(batch, &problems_before)
     }
 
-    /// Forgets what these have seen; `meaning` says of each object, with the number of its watch, what is to be handed on.
-    pub fn forget(&mut self, numbers: Range<usize>, meaning: impl Fn(usize, Name) -> Option<U>) -> Told<U> {
+    /// Forgets what these have observed; `update` says of each object what is to be handed on.
+    pub fn forget(
+        &mut self,
+        collections: &[Collection],
+        update: impl Fn(Collection, Name) -> Option<U>,
+    ) -> Notice<U> {
         let problems_before = self.problems();
         let mut batch = std::mem::take(&mut self.batch);
-        for number in numbers {
-            let names = self.watches[number].forget();
-            batch.extend(names.filter_map(|name| meaning(number, name)));
+        for collection in collections {
+            if let Some(watch) = self.watches.get_mut(collection) {
+                batch.extend(watch.forget().filter_map(|name| update(*collection, name)));
+            }
         }
-        self.told(batch, &problems_before)
+        self.notice(batch, &problems_before)
     }
 
-    fn told(&self, batch: Vec<U>, problems_before: &[String]) -> Told<U> {
+    fn notice(&self, batch: Vec<U>, problems_before: &[String]) -> Notice<U> {
         let problems = self.problems();
-        Told {
+        Notice {
             batch,
             problems: (problems != problems_before).then_some(problems),
         }
     }
 
     fn problems(&self) -> Vec<String> {
-        let problems = self.watches.iter().filter_map(Watch::problem);
+        let problems = self.watches.values().filter_map(Watch::problem);
         problems.map(str::to_owned).collect()
     }
 }
@@ -89,13 +120,14 @@ mod tests {
 
     #[test]
     fn a_list_is_handed_on_in_batches_and_a_change_at_once() {
-        let mut watches = Watches::new([Watch::new("services")]);
+        let mut watches = Watches::new([Collection::Services]);
         let mut take = |event| {
-            let told = watches.take(0, Event::Said(event), |seen| match seen {
-                Seen::There(name, ()) | Seen::Gone(name) => Some(name),
+            let event = Event::Received(event);
+            let notice = watches.take(Collection::Services, event, |observation| match observation {
+                Observation::Present(name, ()) | Observation::Gone(name) => Some(name),
             });
-            assert_eq!(told.problems, None);
-            told.batch.len()
+            assert_eq!(notice.problems, None);
+            notice.batch.len()
         };
         let object = |number: usize| {
             let name = Name {

@@ -433,6 +433,82 @@ async fn manifests_that_are_applied_become_traffic_and_leave_nothing_when_delete
     .await;
 }
 
+/// What a reboot takes from a node's kernel.
+fn forget_kernel(vm: &Vm, node: &str) {
+    vm.sh(
+        node,
+        "ipvsadm -C; nft flush ruleset; ip link delete weir0 2>/dev/null; \
+         for vip in 10.0.0.200 10.0.0.201; do ip address delete $vip/32 dev front 2>/dev/null; done; true",
+    );
+}
+
+/// Nodes of which all is gone but their disks; the API server is reached again only later.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab VM, etcd and kube-apiserver: make test-cluster"]
+async fn nodes_that_boot_without_an_api_server_do_what_they_did_and_follow_it_when_it_is_back() {
+    const BALANCING: [&str; 4] = ["d1", "rs1", "rs2", "rs3"];
+    let mut control_plane = deployed().await;
+    let vm = Vm::boot(&Boot::default());
+    set_up_way_back(&vm);
+    let _servers = ["rs1", "rs2", "rs3"].map(|node| vm.start(Some(node), &["lab", "serve", node, "80"]));
+    let mut agents = Vec::new();
+    for node in BALANCING {
+        agents.push(start_agent(&control_plane, &vm, node).await);
+    }
+    kubectl(&control_plane, &["apply", "-f", &repository("deploy/examples")]).await;
+    let has = |count: usize| move |table: &str| table.matches("  -> 10.").count() == count;
+    wait_for_table(&vm, "d1", "both services are programmed", &agents, has(6));
+    for node in BALANCING {
+        eventually(TIMEOUT, "the objects are on disk", || {
+            let saved = format!("grep -c '^[VRD][a-zA-Z]* {{' /run/weir-{node}/cache || true");
+            // Two virtual services, six real servers, a director group.
+            (vm.sh(node, &saved).trim() == "9").then_some(())
+        });
+    }
+
+    for agent in &agents {
+        agent.signal(rustix::process::Signal::KILL);
+        eventually(TIMEOUT, "the agent has ended", || agent.ended());
+    }
+    // Something changes that no node hears of.
+    kubectl(&control_plane, &["delete", "irs", "web-3", "-n", "shop"]).await;
+    control_plane.stop_api_server().await;
+    let kubeconfigs = BALANCING.map(|node| vm.sh(node, &format!("cat /run/{node}.kubeconfig")));
+    agents.clear();
+    for (node, kubeconfig) in BALANCING.into_iter().zip(&kubeconfigs) {
+        forget_kernel(&vm, node);
+        agents.push(crate::lab::agent::start(&vm, node, kubeconfig));
+    }
+    wait_for_table(&vm, "d1", "what was saved is programmed", &agents, has(6));
+    for vip in [WEB_VIP, API_VIP] {
+        eventually(TIMEOUT, "clients are answered as before", || {
+            (answers(&vm, vip) == ["3  rs1", "3  rs2", "3  rs3"]).then_some(())
+        });
+    }
+    let log = agents[0].log();
+    assert!(log.contains("in force is what was saved at"), "{log}");
+    assert!(log.contains("nothing is deleted until"), "{log}");
+    // Not at an audit either.
+    std::thread::sleep(Duration::from_secs(8));
+    assert!(has(6)(&vm.sh("d1", "weir table")), "{}", agents[0].log());
+
+    control_plane.start_api_server().await;
+    wait_for_table(&vm, "d1", "web-3 is gone", &agents, |table| {
+        has(5)(table) && !table.contains("10.0.0.13:80")
+    });
+    assert_eq!(answers(&vm, WEB_VIP).len(), 2);
+    wait_for_state(
+        &control_plane,
+        "d1",
+        "NodeState d1 has nothing to complain of",
+        |state| {
+            state["programmed"]["destinations"] == 5
+                && state["failureCount"].as_u64().unwrap_or_default() == 0
+        },
+    )
+    .await;
+}
+
 /// What the examples are in the kernel of d1, as `ipvsadm -Sn` prints it. Nobody makes endpoints of `more/pods.yaml` here:
 /// that is in `tests/cluster/real_nodes.rs`.
 const EXAMPLES_IN_THE_KERNEL: &str = "

@@ -1,6 +1,7 @@
 //! What comes between Weir and the API server: refusals of every kind, watches of which nothing comes any more, and time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::control_plane::{Answer, Asked, ControlPlane, Gateway, limit, until};
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use weir::agent::publish::publish;
 use weir::agent::report::Report;
 use weir::catalog::{Kind, Update};
-use weir::source::{SourceEvent, cluster};
+use weir::source::{SourceEvent, cache, cluster};
 
 /// How often each thing has been asked for since a moment.
 fn asked_since(gateway: &Gateway, begin: Instant) -> BTreeMap<String, u64> {
@@ -186,6 +187,141 @@ async fn a_report_that_is_refused_is_written_later() {
     }
 }
 
+/// What an agent's source has told, by what is known after it.
+#[derive(Debug, Default)]
+struct Known {
+    objects: BTreeSet<String>,
+    remembered: bool,
+    complete: bool,
+    problems: Vec<String>,
+}
+
+impl Known {
+    fn take(&mut self, event: SourceEvent) {
+        match event {
+            SourceEvent::Updates(updates) => {
+                for update in updates {
+                    match update {
+                        Update::Put { object, .. } => self.objects.insert(object.to_string()),
+                        Update::Delete(object) => self.objects.remove(&object.to_string()),
+                    };
+                }
+            }
+            SourceEvent::Remembered { .. } => self.remembered = true,
+            SourceEvent::Complete { .. } => self.complete = true,
+            SourceEvent::Problems(problems) => self.problems = problems,
+            SourceEvent::Endpoints { .. } | SourceEvent::NodeLabels(_) => {}
+        }
+    }
+}
+
+/// An agent's source through a gateway, with its state in a directory.
+struct AgentSource {
+    events: mpsc::Receiver<SourceEvent>,
+    known: Known,
+    shutdown: CancellationToken,
+    tasks: tokio::task::JoinSet<()>,
+    _wants: watch::Sender<bool>,
+}
+
+impl AgentSource {
+    async fn start(gateway: &Gateway, state: &Path) -> Self {
+        let kubeconfig = Kubeconfig::from_yaml(&gateway.kubeconfig()).unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+        let client = weir::source::watch::client(config.unwrap()).unwrap();
+        let (sender, events) = mpsc::channel(16);
+        let (wants, wanted) = watch::channel(false);
+        let shutdown = CancellationToken::new();
+        let (found, recorder, writer) = cache::open(state, "d1");
+        let memory = cluster::Memory { found, recorder };
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(writer.run(shutdown.clone()));
+        let token = shutdown.clone();
+        tasks.spawn(async move { cluster::watch(client, "d1", memory, wanted, sender, token).await });
+        Self {
+            events,
+            known: Known::default(),
+            shutdown,
+            tasks,
+            _wants: wants,
+        }
+    }
+
+    async fn until(&mut self, what: &str, is_so: impl Fn(&Known) -> bool) {
+        let begin = Instant::now();
+        while !is_so(&self.known) {
+            let event = tokio::time::timeout_at(begin + limit(40), self.events.recv()).await;
+            assert!(event.is_ok(), "{what}: {:?}", self.known);
+            self.known.take(event.unwrap().unwrap());
+        }
+    }
+
+    async fn end(mut self) {
+        self.shutdown.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-control-plane"]
+async fn an_agent_that_is_refused_everything_from_the_start_has_what_was_saved() {
+    let fixture = Fixture::new().await;
+    fixture.apply(NODE).await;
+    fixture.apply(&web("web", "10.0.0.200", "")).await;
+    let admin = std::fs::read_to_string(fixture.control_plane.folder().join("admin.kubeconfig")).unwrap();
+    let gateway = Gateway::start(&admin).await;
+    let state = tempfile::tempdir().unwrap();
+    let all = [
+        "DirectorGroup edge",
+        "RealServer shop/rs1",
+        "RealServer shop/rs2",
+        "VirtualService shop/web",
+    ];
+    let has = |known: &Known, names: &[&str]| known.objects.iter().eq(names);
+
+    let mut first = AgentSource::start(&gateway, state.path()).await;
+    first.until("everything is read", |known| known.complete).await;
+    assert!(
+        has(&first.known, &all) && !first.known.remembered,
+        "{:?}",
+        first.known
+    );
+    first.end().await;
+
+    fixture.kubectl(&["delete", "irs", "rs2", "-n", "shop"]).await;
+    for answer in [Answer::Refusal(403, None), Answer::Refusal(500, None)] {
+        gateway.answer(move |_| Some(answer));
+        let mut second = AgentSource::start(&gateway, state.path()).await;
+        second.until("it remembers", |known| known.remembered).await;
+        assert!(
+            has(&second.known, &all) && !second.known.complete,
+            "{:?}",
+            second.known
+        );
+        let said = second.known.problems.join("; ");
+        assert!(said.contains("in force is what was saved at"), "{said}");
+        second.end().await;
+    }
+    // What is refused at first is read as soon as it may be, and what is not there any more goes.
+    let mut third = AgentSource::start(&gateway, state.path()).await;
+    third.until("it remembers", |known| known.remembered).await;
+    gateway.answer(|_| None);
+    third
+        .until("everything is read", |known| {
+            known.complete && known.problems.is_empty()
+        })
+        .await;
+    assert!(has(&third.known, &[all[0], all[1], all[3]]), "{:?}", third.known);
+    third.end().await;
+    let (found, ..) = cache::open(state.path(), "d1");
+    let names = found
+        .unwrap()
+        .objects
+        .into_keys()
+        .map(|object| object.to_string());
+    assert!(names.eq([all[0], all[1], all[3]]));
+}
+
 /// Connections stand, nothing comes on them, nobody ends them.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-control-plane"]
@@ -199,7 +335,9 @@ async fn a_watch_that_dies_silently_is_noticed_after_a_minute_at_most_or_so() {
     let (_wants, wanted) = watch::channel(false);
     let shutdown = CancellationToken::new();
     let _end = shutdown.clone().drop_guard();
-    tokio::spawn(async move { cluster::watch(client, "d1", wanted, sender, shutdown).await });
+    tokio::spawn(async move {
+        cluster::watch(client, "d1", cluster::Memory::default(), wanted, sender, shutdown).await
+    });
     let is_web = |update: &Update| matches!(update, Update::Put { object, .. } if object.kind == Kind::VirtualService && &*object.name == "web");
     let mut hear_of_web = async |within: Duration| {
         let hears = async {

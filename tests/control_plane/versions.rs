@@ -105,7 +105,14 @@ impl Fixture {
         let (client, token) = (control_plane.client(), shutdown.clone());
         let published = reports.clone();
         tokio::spawn(async move {
-            let source = cluster::watch(client.clone(), "d1", wanted, events, token.clone());
+            let source = cluster::watch(
+                client.clone(),
+                "d1",
+                cluster::Memory::default(),
+                wanted,
+                events,
+                token.clone(),
+            );
             let publisher = publish::publish(client, "d1", published, token.clone());
             tokio::join!(source, publisher)
         });

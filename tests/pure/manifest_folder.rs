@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use weir::catalog::{Form, Update};
 use weir::source::SourceEvent;
+use weir::source::cache::Copies;
 use weir::source::folder::{read_paths, watch};
 
 /// A folder being watched, and what has been told of it.
@@ -27,7 +28,7 @@ struct Watched {
     unread: bool,
     /// Every deletion there was.
     deleted: Vec<String>,
-    _temporary: TempDir,
+    temporary: TempDir,
 }
 
 impl Watched {
@@ -36,9 +37,16 @@ impl Watched {
         let temporary = TempDir::new().expect("a temporary folder");
         let folder = temporary.path().join("manifests");
         prepare(&folder);
+        Self::of(temporary)
+    }
+
+    /// Watches a prepared folder, as another agent that has the same state directory.
+    fn of(temporary: TempDir) -> Self {
+        let folder = temporary.path().join("manifests");
         let (tx, events) = mpsc::channel(16);
         let shutdown = CancellationToken::new();
-        tokio::spawn(watch(folder.clone(), tx, shutdown.clone()));
+        let copies = Copies::new(&temporary.path().join("state"), &folder);
+        tokio::spawn(watch(folder.clone(), Some(copies), tx, shutdown.clone()));
         Self {
             folder,
             events,
@@ -48,7 +56,7 @@ impl Watched {
             is_complete: false,
             unread: false,
             deleted: Vec::new(),
-            _temporary: temporary,
+            temporary,
         }
     }
 
@@ -64,6 +72,14 @@ impl Watched {
             .eventually("the folder is read", |watched| watched.is_complete)
             .await;
         watched
+    }
+
+    /// Ends, lets something be changed meanwhile, and watches again.
+    async fn restart(mut self, change: impl FnOnce(&Path)) -> Self {
+        self.shutdown.cancel();
+        while self.events.recv().await.is_some() {}
+        change(&self.folder);
+        Self::of(self.temporary)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -101,6 +117,7 @@ impl Watched {
                 self.is_complete = true;
                 self.unread = unread;
             }
+            SourceEvent::Remembered { .. } => unreachable!("a folder keeps objects file by file"),
             SourceEvent::Endpoints { known } => assert!(!known, "a folder has no endpoints"),
             SourceEvent::NodeLabels(labels) => assert!(labels.is_empty(), "a folder has no node"),
         }
@@ -260,6 +277,37 @@ async fn what_could_not_be_read_since_the_start_is_said_until_it_has_been() {
         .eventually("it is told", |watched| watched.problems.len() == 1)
         .await;
     assert!(!watched.unread);
+}
+
+/// An agent that runs has the last good form in memory; one that starts has it on disk.
+#[tokio::test]
+async fn what_is_broken_at_the_start_is_as_it_last_was() {
+    let mut watched = Watched::with(&[("a.yaml", &(server("a", 80) + &server("b", 80)))]).await;
+    watched.write("a.yaml", &(server("a", 81) + &server("b", 80)));
+    watched.eventually_has(&[("a", 81), ("b", 80)]).await;
+    let mut watched = watched
+        .restart(|folder| fs::write(folder.join("a.yaml"), server("a", 82) + "kind: {\n").unwrap())
+        .await;
+    watched.eventually_has(&[("a", 82), ("b", 80)]).await;
+    watched
+        .eventually("it is said", |watched| {
+            watched.is_complete && watched.problems.len() == 2
+        })
+        .await;
+    assert!(watched.unread, "there may be more in it than what is known");
+    let problem = &watched.problems[1];
+    assert!(
+        problem.contains("a.yaml: what cannot be read is in force as it was saved at"),
+        "{problem}"
+    );
+    watched.write("a.yaml", &server("a", 83));
+    watched.eventually_has(&[("a", 83)]).await;
+    watched
+        .eventually("it is mended", |watched| {
+            !watched.unread && watched.problems.is_empty()
+        })
+        .await;
+    assert_eq!(watched.deleted, ["b"]);
 }
 
 #[tokio::test]

@@ -265,9 +265,7 @@ fn check_scheduler(at: &mut Checker, value: Option<&api::Scheduler>) -> (Schedul
         at.field("flags", |at| {
             for (index, flag) in given.iter().enumerate() {
                 if given[..index].contains(flag) {
-                    at.item(index, |at| {
-                        at.invalid("duplicate flag: remove one")
-                    });
+                    at.item(index, |at| at.invalid("duplicate flag: remove one"));
                 }
             }
         });

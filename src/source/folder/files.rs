@@ -75,16 +75,12 @@ pub(super) fn stamp(path: &Path) -> Option<Stamp> {
     fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata))
 }
 
-/// Reads a manifest; with the state it was in before, so that what is written meanwhile is seen as a change. A
-/// folder named like a manifest is none.
-pub(super) fn read(shown: &Arc<str>, path: &Path) -> Option<(Reading, Option<Stamp>)> {
-    match read_content(path) {
+/// Reads a manifest. A folder named like a manifest is none.
+pub(super) fn read(shown: &Arc<str>, path: &Path) -> Option<Reading> {
+    match content(path) {
         Ok(None) => None,
-        Ok(Some((content, stamp))) => {
-            let manifest = manifest::read(shown, &content);
-            Some((Reading::Manifest(manifest), Some(stamp)))
-        }
-        Err(error) => Some((Reading::Unreadable(unreadable(shown, &error)), None)),
+        Ok(Some((content, _))) => Some(Reading::Manifest(manifest::read(shown, &content))),
+        Err(error) => Some(Reading::Unreadable(unreadable(shown, &error))),
     }
 }
 
@@ -99,7 +95,8 @@ pub(super) fn unreadable(shown: &Arc<str>, error: &io::Error) -> Diagnostic {
     Diagnostic::of_file(shown, format!("cannot read this file: {error}")).help(help)
 }
 
-fn read_content(path: &Path) -> io::Result<Option<(Vec<u8>, Stamp)>> {
+/// The content of a manifest; with the state it was in before, so that what is written meanwhile is seen as a change.
+pub(super) fn content(path: &Path) -> io::Result<Option<(Vec<u8>, Stamp)>> {
     // Before opening: of a pipe that would never return.
     let metadata = fs::metadata(path)?;
     if !metadata.is_file() {

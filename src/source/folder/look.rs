@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::catalog::Update;
-use crate::source::manifest::Diagnostic;
+use crate::source::cache::Copies;
+use crate::source::manifest::{self, Diagnostic, Manifest};
 
 use super::files::{self, Stamp};
 use super::state::{FolderState, Reading};
@@ -35,16 +36,19 @@ pub(super) struct Folder {
     identity: Option<(u64, u64)>,
     /// Why the folder cannot be looked at.
     trouble: Option<String>,
+    copies: Option<Copies>,
 }
 
 impl Folder {
-    pub fn new(path: PathBuf) -> Self {
+    /// A folder of which nothing has been read; copies of its manifests may be kept.
+    pub fn new(path: PathBuf, copies: Option<Copies>) -> Self {
         Self {
             path,
             state: FolderState::default(),
             stamps: HashMap::new(),
             identity: None,
             trouble: None,
+            copies,
         }
     }
 
@@ -81,6 +85,7 @@ impl Folder {
             .iter()
             .cloned()
             .chain(self.state.problems())
+            .chain(self.copies.iter().flat_map(Copies::problems))
             .collect()
     }
 
@@ -105,9 +110,17 @@ impl Folder {
         if files::identity(&self.path)? != identity {
             return Err(io::ErrorKind::NotFound.into());
         }
+        if self.identity.is_none()
+            && let Some(copies) = &mut self.copies
+        {
+            copies.retain(&files::list(&self.path)?);
+        }
         self.identity = Some(identity);
         for file in gone {
             self.stamps.remove(&file);
+            if let Some(copies) = &mut self.copies {
+                copies.remove(&file);
+            }
             tell(self.state.take(&file, Reading::Gone));
         }
         self.read(changed, tell);
@@ -137,18 +150,38 @@ impl Folder {
     fn read(&mut self, files: impl IntoIterator<Item = Arc<str>>, tell: &mut dyn FnMut(Vec<Update>)) {
         for file in files {
             let path = self.path_of(&file);
-            let Some((reading, stamp)) = files::read(&file, &path) else {
-                continue;
-            };
-            // A file that went just now is not unreadable: the next look finds it gone.
-            if matches!(reading, Reading::Unreadable(_)) && files::is_gone(&path) && self.knows(&file) {
-                continue;
-            }
-            match stamp {
-                Some(stamp) => self.stamps.insert(file.clone(), stamp),
-                None => self.stamps.remove(&file),
+            let reading = match files::content(&path) {
+                Ok(None) => continue,
+                Ok(Some((content, stamp))) => {
+                    self.stamps.insert(file.clone(), stamp);
+                    Reading::Manifest(self.manifest(&file, &content))
+                }
+                // A file that went just now is not unreadable: the next look finds it gone.
+                Err(_) if files::is_gone(&path) && self.knows(&file) => continue,
+                Err(error) => {
+                    self.stamps.remove(&file);
+                    self.unreadable(&file, files::unreadable(&file, &error))
+                }
             };
             tell(self.state.take(&file, reading));
+        }
+    }
+
+    fn manifest(&mut self, file: &Arc<str>, content: &[u8]) -> Manifest {
+        let mut manifest = manifest::read(file, content);
+        let is_first = !self.knows(file);
+        if let Some(copies) = &mut self.copies {
+            copies.take(file, content, &mut manifest, is_first);
+        }
+        manifest
+    }
+
+    fn unreadable(&mut self, file: &Arc<str>, problem: Diagnostic) -> Reading {
+        let is_first = !self.knows(file);
+        let copies = self.copies.as_mut().filter(|_| is_first);
+        match copies.and_then(|copies| copies.stand_in(file, problem.clone())) {
+            Some(manifest) => Reading::Manifest(manifest),
+            None => Reading::Unreadable(problem),
         }
     }
 

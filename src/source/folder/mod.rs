@@ -36,6 +36,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::SourceEvent;
+use super::cache::Copies;
 use look::{Folder, Look};
 use pending::Pending;
 
@@ -49,40 +50,46 @@ const IDENTITY: Duration = Duration::from_secs(1);
 /// Updates told together while many files are read.
 const BATCH: usize = 1000;
 /// How often all files' states are compared.
-const NET: Duration = Duration::from_secs(60);
+const COMPARISON: Duration = Duration::from_secs(60);
 
 /// Reports a folder's objects and every change of them, until told to stop or nobody listens.
 ///
 /// [`SourceEvent::Complete`] comes when the folder has been read for the first time, whatever was wrong in it.
-pub async fn watch(path: PathBuf, tx: mpsc::Sender<SourceEvent>, shutdown: CancellationToken) {
+/// `copies` keeps the last good form of each manifest, for one that is broken when this begins.
+pub async fn watch(
+    path: PathBuf,
+    copies: Option<Copies>,
+    tx: mpsc::Sender<SourceEvent>,
+    shutdown: CancellationToken,
+) {
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = run(path, tx) => {}
+        () = run(path, copies, tx) => {}
     }
 }
 
-async fn run(path: PathBuf, tx: mpsc::Sender<SourceEvent>) {
+async fn run(path: PathBuf, copies: Option<Copies>, tx: mpsc::Sender<SourceEvent>) {
     let pending = Arc::new(Pending::default());
     let mut driver = Driver {
-        folder: Folder::new(path),
+        folder: Folder::new(path, copies),
         watcher: None,
         pending: pending.clone(),
     };
-    let mut told = Told {
+    let mut notifier = Notifier {
         tx,
         problems: Vec::new(),
         complete: None,
     };
     let mut identity = interval(IDENTITY);
-    let mut net = interval(NET);
-    for timer in [&mut identity, &mut net] {
+    let mut comparison = interval(COMPARISON);
+    for timer in [&mut identity, &mut comparison] {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         timer.reset();
     }
     let mut look = pending.take_all();
     loop {
         // Reading files blocks, and thousands of them for long.
-        let tx = told.tx.clone();
+        let tx = notifier.tx.clone();
         let pass = tokio::task::spawn_blocking(move || {
             let report = driver.pass(&look, &tx);
             (driver, report)
@@ -92,7 +99,7 @@ async fn run(path: PathBuf, tx: mpsc::Sender<SourceEvent>) {
             Ok(done) => done,
             Err(_) => return,
         };
-        if told.tell(report).await.is_err() {
+        if notifier.notify(report).await.is_err() {
             return;
         }
         look = tokio::select! {
@@ -100,7 +107,7 @@ async fn run(path: PathBuf, tx: mpsc::Sender<SourceEvent>) {
                 sleep(DEBOUNCE).await;
                 pending.take()
             }
-            _ = net.tick() => pending.take_all(),
+            _ = comparison.tick() => pending.take_all(),
             _ = identity.tick() => pending.take(),
         };
     }
@@ -131,7 +138,7 @@ impl Driver {
             except: BTreeSet::new(),
         };
         let look = match watched {
-            Ok(Watched::Anew) => &everything,
+            Ok(Watching::Renewed) => &everything,
             _ => look,
         };
         let mut batch = Vec::new();
@@ -154,15 +161,15 @@ impl Driver {
     }
 
     /// Watches the folder that the path leads to now, before it is looked at: what changes after that is told.
-    fn watch(&mut self) -> Result<Watched, String> {
+    fn watch(&mut self) -> Result<Watching, String> {
         let identity = files::identity(self.folder.path()).ok();
         if identity.is_none() {
             // The look says what is wrong.
             self.watcher = None;
-            return Ok(Watched::AsBefore);
+            return Ok(Watching::Unchanged);
         }
         if self.watcher.is_some() && identity == self.folder.identity() {
-            return Ok(Watched::AsBefore);
+            return Ok(Watching::Unchanged);
         }
         self.watcher = None;
         let (path, pending) = (self.folder.path().to_owned(), self.pending.clone());
@@ -179,28 +186,28 @@ impl Driver {
             )
         })?;
         self.watcher = Some(watcher);
-        Ok(Watched::Anew)
+        Ok(Watching::Renewed)
     }
 }
 
 /// What became of the watcher.
-enum Watched {
-    /// Nothing.
-    AsBefore,
+enum Watching {
+    /// It watches the folder that it did before.
+    Unchanged,
     /// It is a new one.
-    Anew,
+    Renewed,
 }
 
-/// What the agent has been told.
-struct Told {
+/// Tells the agent what is new, and knows what it has been told.
+struct Notifier {
     tx: mpsc::Sender<SourceEvent>,
     problems: Vec<String>,
     /// Whether something was unread when it was last told that everything has been looked at.
     complete: Option<bool>,
 }
 
-impl Told {
-    async fn tell(&mut self, report: Report) -> Result<(), mpsc::error::SendError<SourceEvent>> {
+impl Notifier {
+    async fn notify(&mut self, report: Report) -> Result<(), mpsc::error::SendError<SourceEvent>> {
         if report.problems != self.problems {
             self.problems.clone_from(&report.problems);
             self.tx.send(SourceEvent::Problems(report.problems)).await?;

@@ -80,9 +80,9 @@ impl Collector {
     fn read_file(&mut self, path: PathBuf) {
         let shown: Arc<str> = path.to_string_lossy().into();
         match files::read(&shown, &path) {
-            Some((Reading::Manifest(manifest), _)) => self.take(&shown, manifest),
-            Some((Reading::Unreadable(diagnostic), _)) => self.reading.diagnostics.push(diagnostic),
-            Some((Reading::Gone, _)) | None => {}
+            Some(Reading::Manifest(manifest)) => self.take(&shown, manifest),
+            Some(Reading::Unreadable(diagnostic)) => self.reading.diagnostics.push(diagnostic),
+            Some(Reading::Gone) | None => {}
         }
     }
 

@@ -48,7 +48,7 @@ pub struct FolderState {
 
 #[derive(Debug, Default)]
 struct File {
-    objects: BTreeMap<ObjectRef, Held>,
+    objects: BTreeMap<ObjectRef, Entry>,
     problems: Vec<String>,
     /// Whether it has never been read to its end, so that it may hold objects that nobody has heard of.
     unread: bool,
@@ -56,7 +56,7 @@ struct File {
 
 /// An object in a file.
 #[derive(Debug)]
-struct Held {
+struct Entry {
     line: usize,
     /// Of the form this file last brought into force; none while another file's is.
     digest: Option<u64>,
@@ -133,13 +133,13 @@ impl FolderState {
         };
         let mut updates = Vec::new();
         for object in manifest.objects {
-            let in_force = before.remove(&object.object).and_then(|held| held.digest);
+            let in_force = before.remove(&object.object).and_then(|entry| entry.digest);
             let digest = self.claim(file, &object.object).then_some(object.digest);
-            let held = Held {
+            let entry = Entry {
                 line: object.line,
                 digest,
             };
-            now.objects.insert(object.object.clone(), held);
+            now.objects.insert(object.object.clone(), entry);
             if digest.is_some() && digest != in_force {
                 updates.push(object.into_update());
             }
@@ -175,12 +175,12 @@ impl FolderState {
         if holder < file {
             return false;
         }
-        let held = self
+        let entry = self
             .files
             .get_mut(holder)
             .and_then(|loser| loser.objects.get_mut(object));
-        if let Some(held) = held {
-            held.digest = None;
+        if let Some(entry) = entry {
+            entry.digest = None;
         }
         self.holders.insert(object.clone(), file.clone());
         true
@@ -215,8 +215,8 @@ impl FolderState {
     /// Says that an object stands in two files.
     fn rivalry(&self, object: &ObjectRef, file: &Arc<str>, holder: &Arc<str>) -> String {
         let line = |file: &Arc<str>| {
-            let held = self.files.get(file).and_then(|file| file.objects.get(object));
-            held.map_or(1, |held| held.line)
+            let entry = self.files.get(file).and_then(|file| file.objects.get(object));
+            entry.map_or(1, |entry| entry.line)
         };
         rivalry(object, (file, line(file)), (holder, line(holder))).draw(false)
     }
