@@ -110,13 +110,13 @@ test-demo: ## That the demo tells its story, without the pauses
 lint: $(CARGO_DENY) ## Format, clippy, licences and sources of dependencies, documentation
 	cargo fmt --all --check
 	cargo clippy --all-targets --quiet -- -D warnings
-	$(CARGO_DENY) --locked check --hide-inclusion-graph bans licenses sources
+	$(CARGO_DENY) --workspace --locked check --hide-inclusion-graph bans licenses sources
 	# With the examples, so that dependencies have the features that they have above, and are not compiled again.
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --lib --examples --quiet
 
 .PHONY: advisories
 advisories: $(CARGO_DENY) ## Known faults of dependencies; needs the network
-	$(CARGO_DENY) --locked check --hide-inclusion-graph advisories
+	$(CARGO_DENY) --workspace --locked check --hide-inclusion-graph advisories
 
 # Without this package's flags: these are programs for this host and no other.
 # Compiling cargo-deny takes longer than running it: it is not optimized.
