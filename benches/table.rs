@@ -27,6 +27,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lab::netns::Netns;
+use neli::consts::nl::NlmF;
 use weir::catalog::{Form, Kind, MarkMask, NamespacedName, ObjectRef, Scope, Update, validate};
 use weir::host::{Around, ArpSuppression, HostStore, KernelHost};
 use weir::ipvs::{Change, KernelTable, Table, TableStore, diff, wire};
@@ -427,9 +428,7 @@ fn floor(fleet: &Fleet) -> Duration {
         let (mut connection, family) = Family::connect(wire::FAMILY_NAME, wire::FAMILY_VERSION).unwrap();
         let mut batch = Batch::default();
         for change in &changes {
-            batch.push(family.number, 0, |message| {
-                wire::write_change(message, family, change)
-            });
+            batch.push(family.number, NlmF::empty(), &wire::request(family, change));
         }
         timed(|| assert_eq!(connection.batch(&mut batch).unwrap(), []))
     });
