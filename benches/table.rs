@@ -18,6 +18,9 @@ mod poll;
 #[path = "../tests/support/process.rs"]
 mod process;
 
+#[path = "table/encoding.rs"]
+mod encoding;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -60,6 +63,20 @@ fn main() {
     row(
         "programming: table in memory to complete kernel table",
         undisturbed(|| programming(&small)),
+        "of the floor",
+        floor,
+    );
+    let changes = encoding::destinations(&small.changes());
+    assert_eq!(encoding::by_weir(&changes), encoding::by_neli(&changes));
+    row(
+        "of that, encoding 10 000 destinations",
+        undisturbed(|| timed(|| drop(encoding::by_weir(&changes)))),
+        "of the floor",
+        floor,
+    );
+    row(
+        "encoding them as attributes of neli's types",
+        undisturbed(|| timed(|| drop(encoding::by_neli(&changes)))),
         "of the floor",
         floor,
     );

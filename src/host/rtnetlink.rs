@@ -245,7 +245,7 @@ fn write_address(message: &mut MessageWriter<'_, Ifa>, index: u32, address: IpAd
     } else {
         RtScope::Universe
     };
-    message.header(&[family.into(), prefix, 0, scope.into(), a, b, c, d]);
+    message.header([family.into(), prefix, 0, scope.into(), a, b, c, d]);
     message.bytes(Ifa::Local, &octets(address));
     message.bytes(Ifa::Address, &octets(address));
     message.words([
@@ -264,7 +264,7 @@ pub(super) fn route_question(ipv6: bool) -> impl ToBytes {
     written(move |message: &mut MessageWriter<'_, Rta>| {
         let mut header = [0; ROUTE_HEADER];
         header[0] = if ipv6 { Af::Inet6 } else { Af::Inet }.into();
-        message.header(&header);
+        message.header(header);
     })
 }
 
@@ -274,7 +274,7 @@ fn link_header(message: &mut MessageWriter<'_, Ifla>, index: u32, flags: Iff) {
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     header[8..12].copy_from_slice(&flags.bits().to_ne_bytes());
     header[12..16].copy_from_slice(&flags.bits().to_ne_bytes());
-    message.header(&header);
+    message.header(header);
 }
 
 fn text(value: &[u8]) -> &str {

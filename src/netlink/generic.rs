@@ -51,7 +51,7 @@ impl Family {
         write: impl Fn(&mut MessageWriter<'_, T>),
     ) -> impl ToBytes {
         written(move |message| {
-            message.header(&[command.into(), self.version, 0, 0]);
+            message.header([command.into(), self.version, 0, 0]);
             write(message);
         })
     }

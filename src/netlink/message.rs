@@ -42,6 +42,7 @@ impl Batch {
     /// Appends one message.
     ///
     /// A body that cannot be written keeps the whole batch from being sent, which then fails with its error.
+    #[inline]
     pub fn push(&mut self, kind: impl NlType, flags: NlmF, body: &impl ToBytes) {
         let start = self.buffer.get_ref().len();
         self.starts.push(start);
@@ -204,7 +205,7 @@ mod tests {
     fn a_message_is_written_as_the_kernel_reads_it() {
         let mut batch = Batch::default();
         let body = written(|message| {
-            message.header(&[1, 1, 0]);
+            message.header([1, 1, 0, 0]);
             message.nest(1u16, |service| {
                 service.u16(1u16, 2);
                 service.string(6, "wlc");
@@ -228,7 +229,7 @@ mod tests {
     fn what_was_written_is_read_back() {
         let mut batch = Batch::default();
         let body = written(|message| {
-            message.header(&[4, 1, 0, 0]);
+            message.header([4, 1, 0, 0]);
             message.u8(1u16, 9);
             message.nest(2, |inner| inner.u64(3u16, 1 << 40));
             message.u16_be(4, 80);

@@ -46,8 +46,8 @@ mod refused;
 mod socket;
 
 pub use attribute::{
-    AttributeType, Attributes, MessageWriter, Word, read_string, read_u8, read_u16, read_u16_be, read_u32,
-    read_u32_be, read_u64, read_u64_be, written,
+    AttributeType, Attributes, Fixed, MessageWriter, Word, read_string, read_u8, read_u16, read_u16_be,
+    read_u32, read_u32_be, read_u64, read_u64_be, written,
 };
 pub use connection::{Connection, NetlinkError};
 pub use generic::Family;

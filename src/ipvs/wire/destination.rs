@@ -8,7 +8,7 @@ use neli::neli_enum;
 use crate::ipvs::forwarding::{ForwardingMethod, Tunnel, TunnelChecksum};
 use crate::ipvs::listing::{Connections, ListedDestination};
 use crate::ipvs::table::{Destination, DestinationKey, Family, Weight};
-use crate::netlink::{Attributes, MessageWriter, Word, read_u8, read_u16, read_u16_be, read_u32};
+use crate::netlink::{Attributes, Fixed, MessageWriter, Word, read_u8, read_u16, read_u16_be, read_u32};
 
 use super::CommandAttribute;
 use super::value::{address_bytes, family_number, read_address, read_family, read_statistics};
@@ -40,15 +40,37 @@ const FORWARDING_MASK: u32 = 0x7;
 
 /// Writes what identifies a destination, for `DEL_DEST`.
 pub fn write_destination_key(message: &mut MessageWriter<'_, CommandAttribute>, key: &DestinationKey) {
-    message.nest(CommandAttribute::Destination, |destination| {
-        write_address(destination, key);
-        destination.words(port_and_family(key));
+    message.nest_fixed::<_, KEY>(CommandAttribute::Destination, |destination| {
+        write_key_attributes(destination, key)
     });
 }
 
 /// Writes a whole destination for `NEW_DEST` and `SET_DEST`.
+#[inline]
 pub fn write_destination(
     message: &mut MessageWriter<'_, CommandAttribute>,
+    key: &DestinationKey,
+    value: &Destination,
+) {
+    let kind = CommandAttribute::Destination;
+    match value.forwarding {
+        ForwardingMethod::Tunnel(tunnel) => message.nest_fixed::<_, TUNNELLED>(kind, |destination| {
+            write_attributes(destination, key, value);
+            destination.words(tunnel_attributes(tunnel));
+        }),
+        _ => message.nest_fixed::<_, WHOLE>(kind, |destination| write_attributes(destination, key, value)),
+    }
+}
+
+/// Bytes of an attribute that holds what identifies a destination: its header, an address, two small attributes; of one that
+/// holds a whole destination, and a tunnelled one.
+const KEY: usize = 4 + 20 + 2 * 8;
+const WHOLE: usize = KEY + 4 * 8;
+const TUNNELLED: usize = WHOLE + 3 * 8;
+
+#[inline(always)]
+fn write_attributes(
+    destination: &mut Fixed<'_, DestinationAttribute>,
     key: &DestinationKey,
     value: &Destination,
 ) {
@@ -58,41 +80,35 @@ pub fn write_destination(
         upper_threshold,
         lower_threshold,
     } = value;
-    message.nest(CommandAttribute::Destination, |destination| {
-        write_address(destination, key);
-        let [port, family] = port_and_family(key);
-        destination.words([
-            port,
-            family,
-            Word::u32(DestinationAttribute::Forwarding, forwarding_number(*forwarding)),
-            Word::u32(DestinationAttribute::Weight, weight.get()),
-            Word::u32(DestinationAttribute::UpperThreshold, *upper_threshold),
-            Word::u32(DestinationAttribute::LowerThreshold, *lower_threshold),
-        ]);
-        if let ForwardingMethod::Tunnel(tunnel) = forwarding {
-            let (kind, port, checksum) = match tunnel {
-                Tunnel::Ipip => (0, 0, TunnelChecksum::None),
-                Tunnel::Gue { port, checksum } => (1, port.get(), *checksum),
-                Tunnel::Gre { checksum } => (2, 0, *checksum),
-            };
-            destination.words([
-                Word::u8(DestinationAttribute::TunnelType, kind),
-                Word::u16_be(DestinationAttribute::TunnelPort, port),
-                Word::u16(DestinationAttribute::TunnelFlags, checksum_number(checksum)),
-            ]);
-        }
-    });
+    write_key_attributes(destination, key);
+    destination.words([
+        Word::u32(DestinationAttribute::Forwarding, forwarding_number(*forwarding)),
+        Word::u32(DestinationAttribute::Weight, weight.get()),
+        Word::u32(DestinationAttribute::UpperThreshold, *upper_threshold),
+        Word::u32(DestinationAttribute::LowerThreshold, *lower_threshold),
+    ]);
 }
 
-fn write_address(destination: &mut MessageWriter<'_, DestinationAttribute>, key: &DestinationKey) {
-    destination.array(DestinationAttribute::Address, address_bytes(key.address));
-}
-
-fn port_and_family(key: &DestinationKey) -> [Word<DestinationAttribute>; 2] {
+#[inline(always)]
+fn write_key_attributes(destination: &mut Fixed<'_, DestinationAttribute>, key: &DestinationKey) {
     let family = family_number(Family::of(key.address));
-    [
+    destination.array(DestinationAttribute::Address, address_bytes(key.address));
+    destination.words([
         Word::u16_be(DestinationAttribute::Port, key.port),
         Word::u16(DestinationAttribute::Family, family),
+    ]);
+}
+
+fn tunnel_attributes(tunnel: Tunnel) -> [Word<DestinationAttribute>; 3] {
+    let (kind, port, checksum) = match tunnel {
+        Tunnel::Ipip => (0, 0, TunnelChecksum::None),
+        Tunnel::Gue { port, checksum } => (1, port.get(), checksum),
+        Tunnel::Gre { checksum } => (2, 0, checksum),
+    };
+    [
+        Word::u8(DestinationAttribute::TunnelType, kind),
+        Word::u16_be(DestinationAttribute::TunnelPort, port),
+        Word::u16(DestinationAttribute::TunnelFlags, checksum_number(checksum)),
     ]
 }
 

@@ -97,6 +97,7 @@ pub fn request(family: GenericFamily, change: &Change) -> impl ToBytes {
     family.command(command_of(change), move |message| write_change(message, change))
 }
 
+#[inline]
 fn command_of(change: &Change) -> Command {
     match change {
         Change::AddService { .. } => Command::NewService,
@@ -108,6 +109,7 @@ fn command_of(change: &Change) -> Command {
     }
 }
 
+#[inline]
 fn write_change(message: &mut MessageWriter<'_, CommandAttribute>, change: &Change) {
     match change {
         Change::AddService { key, service } | Change::EditService { key, service } => {

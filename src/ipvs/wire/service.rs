@@ -1,5 +1,6 @@
 //! Services.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use neli::consts::genl::NlAttrType;
 use neli::neli_enum;
 
 use crate::ipvs::listing::ListedService;
-use crate::ipvs::table::{Family, Granularity, Persistence, SchedulerFlags, Service, ServiceKey};
-use crate::netlink::{Attributes, MessageWriter, Word, read_string, read_u16, read_u16_be, read_u32};
+use crate::ipvs::table::{Family, Granularity, Persistence, Protocol, SchedulerFlags, Service, ServiceKey};
+use crate::netlink::{Attributes, Fixed, MessageWriter, Word, read_string, read_u16, read_u16_be, read_u32};
 
 use super::CommandAttribute;
 use super::value::{
@@ -43,10 +44,21 @@ const FLAG_SCHEDULER: [u32; 3] = [0x8, 0x10, 0x20];
 const NO_SCHEDULER: &str = "none";
 
 /// Writes what identifies a service, as `DEL_SERVICE`, `GET_DEST` and the destination commands need it.
+#[inline]
 pub fn write_service_key(message: &mut MessageWriter<'_, CommandAttribute>, key: &ServiceKey) {
-    message.nest(CommandAttribute::Service, |service| {
-        write_key_attributes(service, key)
-    });
+    let kind = CommandAttribute::Service;
+    match key {
+        ServiceKey::Address {
+            protocol,
+            address,
+            port,
+        } => message.nest_fixed::<_, { 4 + ADDRESS_KEY }>(kind, |service| {
+            write_address_attributes(service, *protocol, *address, *port)
+        }),
+        ServiceKey::Mark { family, mark } => message.nest_fixed::<_, { 4 + MARK_KEY }>(kind, |service| {
+            write_mark_attributes(service, *family, *mark)
+        }),
+    }
 }
 
 /// Writes a whole service for `NEW_SERVICE` and `SET_SERVICE`.
@@ -58,7 +70,18 @@ pub fn write_service(message: &mut MessageWriter<'_, CommandAttribute>, key: &Se
         persistence,
     } = value;
     message.nest(CommandAttribute::Service, |service| {
-        write_key_attributes(service, key);
+        match key {
+            ServiceKey::Address {
+                protocol,
+                address,
+                port,
+            } => service.fixed::<ADDRESS_KEY>(|service| {
+                write_address_attributes(service, *protocol, *address, *port)
+            }),
+            ServiceKey::Mark { family, mark } => {
+                service.fixed::<MARK_KEY>(|service| write_mark_attributes(service, *family, *mark))
+            }
+        }
         service.string(
             ServiceAttribute::Scheduler,
             scheduler
@@ -99,23 +122,30 @@ pub fn write_service(message: &mut MessageWriter<'_, CommandAttribute>, key: &Se
     });
 }
 
-fn write_key_attributes(service: &mut MessageWriter<'_, ServiceAttribute>, key: &ServiceKey) {
-    let family = Word::u16(ServiceAttribute::Family, family_number(key.family()));
-    match key {
-        ServiceKey::Address {
-            protocol,
-            address,
-            port,
-        } => {
-            let protocol = Word::u16(ServiceAttribute::Protocol, protocol_number(*protocol));
-            service.words([family, protocol]);
-            service.array(ServiceAttribute::Address, address_bytes(*address));
-            service.u16_be(ServiceAttribute::Port, *port);
-        }
-        ServiceKey::Mark { mark, .. } => {
-            service.words([family, Word::u32(ServiceAttribute::Mark, mark.get())]);
-        }
-    }
+/// Bytes of the attributes that identify a service: an address and three small ones, or two small ones.
+const ADDRESS_KEY: usize = 20 + 3 * 8;
+const MARK_KEY: usize = 2 * 8;
+
+#[inline(always)]
+fn write_address_attributes(
+    service: &mut Fixed<'_, ServiceAttribute>,
+    protocol: Protocol,
+    address: IpAddr,
+    port: u16,
+) {
+    service.words([
+        Word::u16(ServiceAttribute::Family, family_number(Family::of(address))),
+        Word::u16(ServiceAttribute::Protocol, protocol_number(protocol)),
+    ]);
+    service.array(ServiceAttribute::Address, address_bytes(address));
+    service.words([Word::u16_be(ServiceAttribute::Port, port)]);
+}
+
+fn write_mark_attributes(service: &mut Fixed<'_, ServiceAttribute>, family: Family, mark: NonZeroU32) {
+    service.words([
+        Word::u16(ServiceAttribute::Family, family_number(family)),
+        Word::u32(ServiceAttribute::Mark, mark.get()),
+    ]);
 }
 
 /// Reads a service from a reply to `GET_SERVICE`, without its destinations.

@@ -156,7 +156,7 @@ pub fn read_generation(payload: &[u8]) -> Option<u32> {
 
 fn body<T: AttributeType>(family: u8, write: impl Fn(&mut MessageWriter<'_, T>)) -> impl ToBytes {
     written(move |message| {
-        message.header(&[family, 0, 0, 0]);
+        message.header([family, 0, 0, 0]);
         write(message);
     })
 }

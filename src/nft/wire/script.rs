@@ -310,7 +310,7 @@ pub fn write_trial(family: Family, table: &str, chain: &Chain) -> Result<Script,
 fn of_subsystem(write: impl Fn(&mut MessageWriter<'_, BatchAttribute>)) -> impl ToBytes {
     let [high, low] = SUBSYSTEM.to_be_bytes();
     written(move |message| {
-        message.header(&[ALL_FAMILIES, 0, high, low]);
+        message.header([ALL_FAMILIES, 0, high, low]);
         write(message);
     })
 }

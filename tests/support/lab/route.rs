@@ -149,7 +149,7 @@ impl Route {
         let question = written(|message: &mut MessageWriter<'_, Ifla>| {
             let mut header = [0; HEADER];
             header[0] = AF_BRIDGE;
-            message.header(&header);
+            message.header(header);
         });
         self.connection
             .request(Rtm::Getlink, NlmF::DUMP, &question, on_reply)
@@ -177,7 +177,7 @@ impl Route {
     fn address(&mut self, kind: Rtm, flags: NlmF, index: u32, address: IpAddr, prefix: u8) {
         self.push(kind, flags, |message| {
             let [a, b, c, d] = index.to_ne_bytes();
-            message.header(&[family(address), prefix, IfaF::NODAD.bits(), 0, a, b, c, d]);
+            message.header([family(address), prefix, IfaF::NODAD.bits(), 0, a, b, c, d]);
             message.bytes(Ifa::Local, &octets(address));
             message.bytes(Ifa::Address, &octets(address));
         });
@@ -193,7 +193,7 @@ impl Route {
                 found.extend(attributes.get(Ifa::Address).and_then(address_in));
             }
         };
-        let question = written(|message: &mut MessageWriter<'_, Ifa>| message.header(&[0; HEADER]));
+        let question = written(|message: &mut MessageWriter<'_, Ifa>| message.header([0; HEADER]));
         self.connection
             .request(Rtm::Getaddr, NlmF::DUMP, &question, on_reply)
             .unwrap();
@@ -211,7 +211,7 @@ impl Route {
         let [table, protocol] = [RtTable::Main.into(), Rtprot::Static.into()];
         let [scope, kind] = [scope.into(), Rtn::Unicast.into()];
         self.push(Rtm::Newroute, NlmF::CREATE | NlmF::REPLACE, |message| {
-            message.header(&[family(to.0), to.1, 0, 0, table, protocol, scope, kind, 0, 0, 0, 0]);
+            message.header([family(to.0), to.1, 0, 0, table, protocol, scope, kind, 0, 0, 0, 0]);
             if to.1 > 0 {
                 message.bytes(Rta::Dst, &octets(to.0));
             }
@@ -267,7 +267,7 @@ fn link_header(message: &mut MessageWriter<'_, Ifla>, index: u32, up: bool) {
     let flags = if up { Iff::UP } else { Iff::empty() };
     header[8..12].copy_from_slice(&flags.bits().to_ne_bytes());
     header[12..16].copy_from_slice(&Iff::UP.bits().to_ne_bytes());
-    message.header(&header);
+    message.header(header);
 }
 
 fn end(message: &mut MessageWriter<'_, Ifla>, end: End<'_>, up: bool) {
@@ -287,7 +287,7 @@ fn end(message: &mut MessageWriter<'_, Ifla>, end: End<'_>, up: bool) {
 /// `struct ndmsg`: family, interface, state, flags, type.
 fn neighbour_header(message: &mut MessageWriter<'_, Nda>, family: u8, index: u32) {
     let [a, b, c, d] = index.to_ne_bytes();
-    message.header(&[family, 0, 0, 0, a, b, c, d, 0, 0, 0, 0]);
+    message.header([family, 0, 0, 0, a, b, c, d, 0, 0, 0, 0]);
 }
 
 fn family(address: IpAddr) -> u8 {
