@@ -6,6 +6,7 @@
 //! | `message` | messages as bytes, one after another; pure |
 //! | `refused` | a refusal: the errno and the kernel's own sentence; pure |
 //! | `connection` | batches, transactions, single requests, dumps |
+//! | `monitor` | what others change in the kernel, as it tells whoever listens |
 //! | `socket` | neli's socket, opened with the options that it takes |
 //! | `packet` | frames out of a link, without netlink |
 //! | `generic` | generic netlink: from a family's name to its number |
@@ -33,7 +34,8 @@
 //!
 //! The connection blocks. The kernel executes a request inside the `send` system call and has queued the answer
 //! by the time the call returns, so waiting asynchronously would wait for nothing; whoever must not be held up
-//! by the kernel's own work runs a pass on a blocking thread.
+//! by the kernel's own work runs a pass on a blocking thread. What others change comes when it comes: a [`Monitor`] waits for
+//! it as everything asynchronous does.
 //!
 //! Source: `netlink(7)`, kernel `Documentation/userspace-api/netlink/intro.rst`.
 
@@ -41,6 +43,7 @@ mod attribute;
 mod connection;
 mod generic;
 mod message;
+mod monitor;
 mod packet;
 mod refused;
 mod socket;
@@ -52,6 +55,7 @@ pub use attribute::{
 pub use connection::{Connection, NetlinkError};
 pub use generic::Family;
 pub use message::{Batch, Body, Messages, Received, align};
+pub use monitor::{Event, Heard, Monitor, Program, Source, read_events};
 pub use packet::PacketSocket;
 pub use refused::Refused;
 pub use rustix::io::Errno;

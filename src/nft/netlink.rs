@@ -162,6 +162,11 @@ impl KernelRuleset {
         }
     }
 
+    /// The port of the connection, which the kernel tells with every event that a commit causes.
+    pub fn port(&self) -> u32 {
+        self.connection.port()
+    }
+
     /// Reads Weir's tables. A single question to the kernel if no rule of the namespace has changed since the last
     /// reading or commit.
     ///
