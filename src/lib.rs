@@ -32,7 +32,7 @@
 //! | [`ipvs`] | the table as a value, its difference, its bytes, the kernel's and one in memory | pure but for `netlink` |
 //! | [`host`] | the node around the table: VIPs, ARP suppression, tunnels, settings | pure but for `kernel` and what it is made of |
 //! | [`nft`] | nftables: rulesets as values, their difference, their bytes, the kernel's | pure but for `netlink` |
-//! | [`netlink`] | messages, attributes, one connection, one packet socket | pure but for `connection`, `packet` |
+//! | [`netlink`] | messages, attributes, one connection, a monitor, one packet socket | pure but for `connection`, `monitor`, `socket`, `packet` |
 //! | [`ledger`] | which entries of the kernel are ours | I/O |
 //! | [`agent`] | what to reconcile, and when; what is told of it | driver |
 //! | [`controller`] | all nodes' reports → the status of each object | driver; pure but for `source`, `write` |

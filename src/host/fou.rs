@@ -2,31 +2,43 @@
 //!
 //! Source: kernel `include/uapi/linux/fou.h`, `net/ipv4/fou_nl.c`.
 
+use neli::consts::genl::{Cmd, NlAttrType};
+use neli::consts::nl::NlmF;
+use neli::consts::rtnl::Af;
+use neli::neli_enum;
 use thiserror::Error;
 
-use crate::netlink::{self, Connection, MessageWriter, NetlinkError, flags, read_u8, read_u16_be};
+use crate::netlink::{
+    self, Attributes, Connection, Errno, MessageWriter, NetlinkError, Word, read_u8, read_u16_be,
+};
 
 use super::state::GuePort;
 
 const FAMILY: &str = "fou";
 const VERSION: u8 = 1;
 
-const ADD: u8 = 1;
-const DELETE: u8 = 2;
-const GET: u8 = 3;
+/// Commands (`FOU_CMD_*`).
+#[neli_enum(serialized_type = "u8")]
+enum Command {
+    Add = 1,
+    Delete = 2,
+    Get = 3,
+}
 
-const PORT: u16 = 1;
-const ADDRESS_FAMILY: u16 = 2;
-const TYPE: u16 = 4;
+impl Cmd for Command {}
+
+/// Attributes of a port (`FOU_ATTR_*`).
+#[neli_enum(serialized_type = "u16")]
+enum PortAttribute {
+    Port = 1,
+    Family = 2,
+    Type = 4,
+}
+
+impl NlAttrType for PortAttribute {}
+
 /// `FOU_ENCAP_GUE`.
 const GUE: u8 = 2;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
-
-const ENOENT: i32 = 2;
-const EADDRINUSE: i32 = 98;
-const EAFNOSUPPORT: i32 = 97;
-const EPERM: i32 = 1;
 
 /// Why ports could not be listed, opened or closed.
 #[derive(Debug, Error)]
@@ -43,14 +55,11 @@ pub(super) enum FouError {
 
 impl From<NetlinkError> for FouError {
     fn from(error: NetlinkError) -> Self {
-        match error {
-            NetlinkError::Refused(refused) => match refused.0 {
-                ENOENT | EAFNOSUPPORT => Self::NoModule,
-                EADDRINUSE => Self::InUse,
-                EPERM => Self::NotPermitted,
-                _ => Self::Netlink(error),
-            },
-            error => Self::Netlink(error),
+        match error.refusal() {
+            Some(Errno::NOENT | Errno::AFNOSUPPORT) => Self::NoModule,
+            Some(Errno::ADDRINUSE) => Self::InUse,
+            Some(Errno::PERM) => Self::NotPermitted,
+            _ => Self::Netlink(error),
         }
     }
 }
@@ -70,60 +79,61 @@ impl GuePorts {
 
     pub(super) fn list(&mut self) -> Result<Vec<GuePort>, FouError> {
         let mut ports = Vec::new();
-        self.request(GET, flags::DUMP, |_| {}, |payload| ports.extend(read(payload)))?;
+        self.request(Command::Get, NlmF::DUMP, |_| {}, |port| ports.extend(read(port)))?;
         Ok(ports)
     }
 
     pub(super) fn add(&mut self, port: GuePort) -> Result<(), FouError> {
-        let write = |message: &mut MessageWriter<'_>| {
-            write_port(message, port);
-            message.u8(TYPE, GUE);
+        let write = |message: &mut MessageWriter<'_, PortAttribute>| {
+            message.words(words(port));
+            message.u8(PortAttribute::Type, GUE);
         };
-        self.request(ADD, 0, write, |_| {})
+        self.request(Command::Add, NlmF::empty(), write, |_| {})
     }
 
     pub(super) fn delete(&mut self, port: GuePort) -> Result<(), FouError> {
-        self.request(DELETE, 0, |message| write_port(message, port), |_| {})
+        let write = |message: &mut MessageWriter<'_, PortAttribute>| message.words(words(port));
+        self.request(Command::Delete, NlmF::empty(), write, |_| {})
     }
 
     fn request(
         &mut self,
-        command: u8,
-        request_flags: u16,
-        write: impl FnOnce(&mut MessageWriter<'_>),
-        mut on_reply: impl FnMut(&[u8]),
+        command: Command,
+        flags: NlmF,
+        write: impl Fn(&mut MessageWriter<'_, PortAttribute>),
+        mut on_reply: impl FnMut(Attributes<'_, PortAttribute>),
     ) -> Result<(), FouError> {
         let family = self.family;
-        let write = |message: &mut MessageWriter<'_>| {
-            family.command(message, command);
-            write(message);
-        };
+        let body = family.command(command, write);
         self.connection
-            .request(family.number, request_flags, write, |_, payload| {
-                on_reply(payload)
+            .request(family.number, flags, &body, |_, payload| {
+                on_reply(netlink::Family::attributes(payload))
             })?;
         Ok(())
     }
 }
 
-fn write_port(message: &mut MessageWriter<'_>, GuePort { ipv6, port }: GuePort) {
-    message.u16_be(PORT, port.get());
-    message.u8(ADDRESS_FAMILY, if ipv6 { AF_INET6 } else { AF_INET });
+fn words(GuePort { ipv6, port }: GuePort) -> [Word<PortAttribute>; 2] {
+    let family = if ipv6 { Af::Inet6 } else { Af::Inet };
+    [
+        Word::u16_be(PortAttribute::Port, port.get()),
+        Word::u8(PortAttribute::Family, family.into()),
+    ]
 }
 
-fn read(payload: &[u8]) -> Option<GuePort> {
+fn read(attributes: Attributes<'_, PortAttribute>) -> Option<GuePort> {
     let (mut port, mut family, mut kind) = (None, None, None);
-    for (attribute, value) in netlink::Family::attributes(payload) {
+    for (attribute, value) in attributes {
         match attribute {
-            PORT => port = read_u16_be(value),
-            ADDRESS_FAMILY => family = read_u8(value),
-            TYPE => kind = read_u8(value),
-            _ => {}
+            PortAttribute::Port => port = read_u16_be(value),
+            PortAttribute::Family => family = read_u8(value).map(Af::from),
+            PortAttribute::Type => kind = read_u8(value),
+            PortAttribute::UnrecognizedConst(_) => {}
         }
     }
     let port = port?.try_into().ok()?;
     (kind == Some(GUE)).then_some(GuePort {
-        ipv6: family == Some(AF_INET6),
+        ipv6: family == Some(Af::Inet6),
         port,
     })
 }

@@ -7,9 +7,13 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use neli::ToBytes;
+use neli::consts::nl::NlmF;
+use neli::consts::rtnl::Rtm;
+use neli::consts::socket::NlFamily;
 use rustix::thread::{CapabilitySet, capabilities};
 
-use crate::netlink::{Batch, Connection, NetlinkError, PacketSocket, Refused, flags};
+use crate::netlink::{Batch, Connection, Errno, NetlinkError, PacketSocket, Refused};
 use crate::nft::{KernelRuleset, NftError, Transaction};
 
 use super::announcement;
@@ -18,16 +22,12 @@ use super::fou::{FouError, GuePorts};
 use super::journal::{Journal, Record};
 use super::network::{Link, Network};
 use super::preflight::Inspection;
-use super::rtnetlink::{self, message};
+use super::rtnetlink;
 use super::state::{BoundAddress, ChangedSysctl, Current, GuePort, LinkKind};
 use super::sysctl::Sysctls;
 
-const EPERM: i32 = 1;
-const EEXIST: i32 = 17;
-const ENODEV: i32 = 19;
-const EADDRNOTAVAIL: i32 = 99;
-const EOPNOTSUPP: i32 = 95;
-
+/// Make it, and refuse if it is there.
+const CREATE: NlmF = NlmF::CREATE.union(NlmF::EXCL);
 /// How often a link is tried to be made. Kernel 6.1 answers the second of two programs that ask for the first link of a
 /// kind at once that it knows none such, while it still loads the module for the first.
 const TRIES: usize = 5;
@@ -61,7 +61,7 @@ impl KernelHost {
     /// There is no route netlink, or the record is there and cannot be read.
     pub fn open(sysctl_root: &Path, state_dir: &Path) -> Result<Self, HostError> {
         Ok(Self {
-            route: Connection::open_route().map_err(during("open route netlink"))?,
+            route: Connection::open(NlFamily::Route).map_err(during("open route netlink"))?,
             rules: None,
             arp_rules: None,
             gue: None,
@@ -72,14 +72,21 @@ impl KernelHost {
         })
     }
 
+    /// The ports of the connections that change what others may change as well: an event with one of them is of a step that was
+    /// taken here.
+    pub fn ports(&self) -> impl Iterator<Item = u32> {
+        let rules = self.rules.as_ref().map(KernelRuleset::port);
+        std::iter::once(self.route.port()).chain(rules)
+    }
+
     /// The links with their addresses, the routes, and which of the links are Weir's.
     fn network(&mut self) -> Result<(Network, OwnLinks), HostError> {
         let (mut links, own) = self.links()?;
         let mut addresses = Vec::new();
         self.dump(
             "list the addresses",
-            message::GET_ADDRESS,
-            rtnetlink::write_link_question,
+            Rtm::Getaddr,
+            &rtnetlink::link(0),
             |payload| addresses.extend(rtnetlink::read_address(payload)),
         )?;
         for (index, address) in addresses {
@@ -92,8 +99,8 @@ impl KernelHost {
         for ipv6 in [false, true] {
             self.dump(
                 "list the routes",
-                message::GET_ROUTE,
-                |message| rtnetlink::write_route_question(message, ipv6),
+                Rtm::Getroute,
+                &rtnetlink::route_question(ipv6),
                 |payload| routes.extend(rtnetlink::read_route(payload)),
             )?;
         }
@@ -105,25 +112,20 @@ impl KernelHost {
     fn links(&mut self) -> Result<(BTreeMap<u32, Link>, OwnLinks), HostError> {
         let mut links = BTreeMap::new();
         let mut own = BTreeMap::new();
-        self.dump(
-            "list the links",
-            message::GET_LINK,
-            rtnetlink::write_link_question,
-            |payload| {
-                if let Some((link, kind)) = rtnetlink::read_link(payload) {
-                    own.extend(kind.map(|kind| (link.name.clone(), kind)));
-                    links.insert(link.index, link);
-                }
-            },
-        )?;
+        self.dump("list the links", Rtm::Getlink, &rtnetlink::link(0), |payload| {
+            if let Some((link, kind)) = rtnetlink::read_link(payload) {
+                own.extend(kind.map(|kind| (link.name.clone(), kind)));
+                links.insert(link.index, link);
+            }
+        })?;
         Ok((links, own))
     }
 
     fn dump(
         &mut self,
         act: &str,
-        kind: u16,
-        write: impl Fn(&mut crate::netlink::MessageWriter<'_>),
+        kind: Rtm,
+        question: &impl ToBytes,
         mut on_reply: impl FnMut(&[u8]),
     ) -> Result<(), HostError> {
         let mut look = 1;
@@ -131,7 +133,7 @@ impl KernelHost {
             // What is told twice replaces itself or does no harm: links by number, addresses and routes as sets.
             match self
                 .route
-                .request(kind, flags::DUMP, &write, |_, payload| on_reply(payload))
+                .request(kind, NlmF::DUMP, question, |_, payload| on_reply(payload))
             {
                 Err(NetlinkError::DumpInterrupted) if look < LOOKS => look += 1,
                 result => return result.map_err(during(act)),
@@ -191,11 +193,7 @@ impl KernelHost {
         };
         self.journal.write(begin).map_err(not_recorded)?;
         let made = self.make_link(name, kind, was_begun).and_then(|()| {
-            let write = |message: &mut crate::netlink::MessageWriter<'_>| {
-                rtnetlink::write_alias_and_up(message, name)
-            };
-            self.route
-                .request(message::NEW_LINK, 0, write, |_, _| {})
+            self.change(Rtm::Newlink, NlmF::empty(), &rtnetlink::alias_and_up(name))
                 .map_err(told)
         });
         let end = |record: &mut Record| {
@@ -206,32 +204,15 @@ impl KernelHost {
     }
 
     fn make_link(&mut self, name: &str, kind: LinkKind, was_begun: bool) -> Result<(), Message> {
-        let create = flags::CREATE | flags::EXCLUSIVE;
         let mut attempt = 1;
         loop {
-            let write = |message: &mut crate::netlink::MessageWriter<'_>| {
-                rtnetlink::write_new_link(message, name, kind)
+            let Err(error) = self.change(Rtm::Newlink, CREATE, &rtnetlink::new_link(name, kind)) else {
+                return Ok(());
             };
-            match self.route.request(message::NEW_LINK, create, write, |_, _| {}) {
-                Err(NetlinkError::Refused(Refused(EOPNOTSUPP))) if attempt < TRIES => attempt += 1,
-                Err(NetlinkError::Refused(Refused(EOPNOTSUPP))) => {
-                    let driver = kind.driver();
-                    return Err(format!(
-                        "this kernel has no links of kind {driver}: load the module (modprobe {})",
-                        module(driver)
-                    )
-                    .into());
-                }
-                Err(NetlinkError::Refused(Refused(EEXIST))) if was_begun => return Ok(()),
-                Err(NetlinkError::Refused(Refused(EEXIST))) => {
-                    return Err(format!(
-                        "there is one of that name, or one that does the same, which Weir did not make: ip link delete \
-                         it (ip -d link show type {})",
-                        kind.driver()
-                    )
-                    .into());
-                }
-                result => return result.map_err(told),
+            match error.refusal() {
+                Some(Errno::OPNOTSUPP) if attempt < TRIES => attempt += 1,
+                Some(Errno::EXIST) if was_begun => return Ok(()),
+                _ => return Err(why_no_link(error, kind)),
             }
         }
     }
@@ -241,13 +222,14 @@ impl KernelHost {
         let Some(link) = named(&links, name).filter(|_| own.contains_key(name)) else {
             return Ok(());
         };
-        let write = |message: &mut crate::netlink::MessageWriter<'_>| {
-            rtnetlink::write_link_index(message, link.index)
-        };
-        match self.route.request(message::DELETE_LINK, 0, write, |_, _| {}) {
-            Err(NetlinkError::Refused(Refused(ENODEV))) => Ok(()),
+        match self.change(Rtm::Dellink, NlmF::empty(), &rtnetlink::link(link.index)) {
+            Err(error) if error.refusal() == Some(Errno::NODEV) => Ok(()),
             result => result.map_err(told),
         }
+    }
+
+    fn change(&mut self, kind: Rtm, flags: NlmF, body: &impl ToBytes) -> Result<(), NetlinkError> {
+        self.route.request(kind, flags, body, |_, _| {})
     }
 
     /// Adds or deletes addresses, all in one go. What is so already is no failure: somebody else's address is as good
@@ -268,20 +250,18 @@ impl KernelHost {
                 }
                 continue;
             };
-            let (kind, act) = match add {
-                true => (message::NEW_ADDRESS, flags::CREATE | flags::EXCLUSIVE),
-                false => (message::DELETE_ADDRESS, 0),
+            let (kind, flags) = match add {
+                true => (Rtm::Newaddr, CREATE),
+                false => (Rtm::Deladdr, NlmF::empty()),
             };
-            batch.push(kind, act, |message| {
-                rtnetlink::write_address(message, link.index, *address)
-            });
+            batch.push(kind, flags, &rtnetlink::own_address(link.index, *address));
             sent.push(index);
         }
         for (place, refused) in self.route.batch(&mut batch).map_err(told)? {
-            match refused {
-                Refused(EEXIST) if add => {}
-                Refused(EADDRNOTAVAIL | ENODEV) if !add => {}
-                refused => failures.push((sent[place], with_advice(refused))),
+            match refused.errno {
+                Errno::EXIST if add => {}
+                Errno::ADDRNOTAVAIL | Errno::NODEV if !add => {}
+                _ => failures.push((sent[place], with_advice(refused))),
             }
         }
         Ok(failures)
@@ -359,9 +339,27 @@ fn not_recorded(error: io::Error) -> Message {
 }
 
 fn with_advice(refused: Refused) -> Message {
-    match refused {
-        Refused(EPERM) => "not permitted: CAP_NET_ADMIN is needed".into(),
-        refused => told(refused),
+    match refused.errno {
+        Errno::PERM => "not permitted: CAP_NET_ADMIN is needed".into(),
+        _ => told(refused),
+    }
+}
+
+/// Why a link could not be made, with the way out where there is one.
+fn why_no_link(error: NetlinkError, kind: LinkKind) -> Message {
+    let driver = kind.driver();
+    match error.refusal() {
+        Some(Errno::OPNOTSUPP) => format!(
+            "this kernel has no links of kind {driver}: load the module (modprobe {}); {error}",
+            module(driver)
+        )
+        .into(),
+        Some(Errno::EXIST) => format!(
+            "there is one of that name, or one that does the same, which Weir did not make: ip link delete it (ip -d link \
+             show type {driver})"
+        )
+        .into(),
+        _ => told(error),
     }
 }
 

@@ -1,23 +1,22 @@
 //! The kernel's IPVS table of the network namespace in which the connection was opened.
 
 use std::collections::BTreeSet;
+use std::error::Error as _;
 
+use neli::consts::nl::NlmF;
 use thiserror::Error;
 
 use crate::netlink::{
-    Batch, Connection, Family as GenericFamily, MessageWriter, NetlinkError, flags, read_u32,
+    AttributeType, Attributes, Batch, Connection, Errno, Family as GenericFamily, MessageWriter,
+    NetlinkError, read_u32,
 };
 
 use super::TableStore;
 use super::diff::Change;
-use super::listing::{ListedDestination, ListedService};
+use super::listing::ListedService;
 use super::outcome::{ChangeError, Failure, Outcome};
 use super::table::{ServiceKey, SyncDaemon, SyncDaemonRole, Table, Timeouts};
-use super::wire::{self, command};
-
-const ENOENT: i32 = 2;
-const EPERM: i32 = 1;
-const ESRCH: i32 = 3;
+use super::wire::{self, Command, CommandAttribute, InfoAttribute};
 
 /// Why the kernel's IPVS could not be asked.
 #[derive(Debug, Error)]
@@ -47,9 +46,9 @@ pub enum IpvsError {
 
 impl IpvsError {
     fn during(act: &'static str) -> impl Fn(NetlinkError) -> Self {
-        move |source| match source {
-            NetlinkError::Refused(refused) if refused.0 == EPERM => Self::NotPermitted,
-            source => Self::Netlink { act, source },
+        move |source| match source.refusal() {
+            Some(Errno::PERM) => Self::NotPermitted,
+            _ => Self::Netlink { act, source },
         }
     }
 }
@@ -87,9 +86,11 @@ impl KernelTable {
     /// [`IpvsError::NoIpvs`] where the kernel has no IPVS.
     pub fn open() -> Result<Self, IpvsError> {
         let (connection, family) =
-            GenericFamily::connect(wire::FAMILY_NAME, wire::FAMILY_VERSION).map_err(|error| match error {
-                NetlinkError::Refused(refused) if refused.0 == ENOENT => IpvsError::NoIpvs,
-                error => IpvsError::during("look for the kernel's IPVS")(error),
+            GenericFamily::connect(wire::FAMILY_NAME, wire::FAMILY_VERSION).map_err(|error| {
+                match error.refusal() {
+                    Some(Errno::NOENT) => IpvsError::NoIpvs,
+                    _ => IpvsError::during("look for the kernel's IPVS")(error),
+                }
             })?;
         Ok(Self {
             connection,
@@ -107,16 +108,16 @@ impl KernelTable {
         let mut info = Info::default();
         self.request(
             "read IPVS's version",
-            command::GET_INFO,
-            0,
+            Command::GetInfo,
+            NlmF::empty(),
             |_| {},
-            |payload| {
-                for (kind, value) in GenericFamily::attributes(payload) {
+            |attributes| {
+                for (kind, value) in attributes {
                     let value = read_u32(value).unwrap_or_default();
                     match kind {
-                        1 => info.version = value,
-                        2 => info.connection_table_size = value,
-                        _ => {}
+                        InfoAttribute::Version => info.version = value,
+                        InfoAttribute::ConnectionTableSize => info.connection_table_size = value,
+                        InfoAttribute::UnrecognizedConst(_) => {}
                     }
                 }
             },
@@ -142,12 +143,10 @@ impl KernelTable {
         let mut listing = Vec::new();
         self.request(
             "list services",
-            command::GET_SERVICE,
-            flags::DUMP,
+            Command::GetService,
+            NlmF::DUMP,
             |_| {},
-            |payload| {
-                listing.extend(wire::read_service(GenericFamily::attributes(payload)));
-            },
+            |attributes| listing.extend(wire::read_service(attributes)),
         )?;
         listing.sort_by_key(|service| service.key);
         Ok(listing)
@@ -162,15 +161,14 @@ impl KernelTable {
         let mut found = None;
         let answer = self.connection.request(
             self.family.number,
-            0,
-            |message| {
-                self.family.command(message, command::GET_SERVICE);
+            NlmF::empty(),
+            &self.family.command(Command::GetService, |message| {
                 wire::write_service_key(message, key);
-            },
+            }),
             |_, payload| found = wire::read_service(GenericFamily::attributes(payload)),
         );
         match answer {
-            Err(NetlinkError::Refused(refused)) if refused.0 == ESRCH => return Ok(None),
+            Err(error) if error.refusal() == Some(Errno::SRCH) => return Ok(None),
             answer => answer.map_err(IpvsError::during("read a service"))?,
         }
         if let Some(service) = &mut found {
@@ -183,18 +181,14 @@ impl KernelTable {
         let ListedService {
             key, destinations, ..
         } = service;
-        let read = |payload: &[u8]| -> Option<ListedDestination> {
-            wire::read_destination(GenericFamily::attributes(payload), key.family())
-        };
-        let write = |message: &mut MessageWriter<'_>| wire::write_service_key(message, key);
+        let family = key.family();
+        let write = |message: &mut MessageWriter<'_, CommandAttribute>| wire::write_service_key(message, key);
         self.request(
             "list destinations",
-            command::GET_DEST,
-            flags::DUMP,
+            Command::GetDest,
+            NlmF::DUMP,
             write,
-            |payload| {
-                destinations.extend(read(payload));
-            },
+            |attributes| destinations.extend(wire::read_destination(attributes, family)),
         )?;
         destinations.sort_by_key(|destination| destination.key);
         Ok(())
@@ -206,32 +200,29 @@ impl KernelTable {
     ///
     /// `ESRCH` if the service is not there.
     pub fn zero(&mut self, service: Option<&ServiceKey>) -> Result<(), IpvsError> {
-        let write = |message: &mut MessageWriter<'_>| {
+        let write = |message: &mut MessageWriter<'_, CommandAttribute>| {
             if let Some(key) = service {
                 wire::write_service_key(message, key);
             }
         };
-        self.request("zero the counters", command::ZERO, 0, write, |_| {})
+        self.request("zero the counters", Command::Zero, NlmF::empty(), write, ignore)
     }
 
-    fn request(
+    fn request<T: AttributeType>(
         &mut self,
         act: &'static str,
-        command: u8,
-        request_flags: u16,
-        write: impl FnOnce(&mut MessageWriter<'_>),
-        mut on_reply: impl FnMut(&[u8]),
+        command: Command,
+        flags: NlmF,
+        write: impl Fn(&mut MessageWriter<'_, CommandAttribute>),
+        mut on_reply: impl FnMut(Attributes<'_, T>),
     ) -> Result<(), IpvsError> {
         let family = self.family;
         self.connection
             .request(
                 family.number,
-                request_flags,
-                |message| {
-                    family.command(message, command);
-                    write(message);
-                },
-                |_, payload| on_reply(payload),
+                flags,
+                &family.command(command, write),
+                |_, payload| on_reply(GenericFamily::attributes(payload)),
             )
             .map_err(IpvsError::during(act))
     }
@@ -240,10 +231,7 @@ impl KernelTable {
     /// whoever loads it again gets another number for it.
     fn reopening<T>(&mut self, ask: impl Fn(&mut Self) -> Result<T, IpvsError>) -> Result<T, IpvsError> {
         match ask(self) {
-            Err(IpvsError::Netlink {
-                source: NetlinkError::Refused(refused),
-                ..
-            }) if refused.0 == ENOENT => {
+            Err(IpvsError::Netlink { source, .. }) if source.refusal() == Some(Errno::NOENT) => {
                 *self = Self::open()?;
                 ask(self)
             }
@@ -262,24 +250,33 @@ impl KernelTable {
                 continue;
             }
             let family = self.family;
-            self.batch.push(family.number, 0, |message| {
-                wire::write_change(message, family, change)
-            });
+            self.batch
+                .push(family.number, NlmF::empty(), &wire::request(family, change));
             sent.push(index);
         }
         match self.connection.batch(&mut self.batch) {
             Ok(refused) => failures.extend(refused.into_iter().map(|(place, refused)| {
                 let index = sent[place];
-                (index, ChangeError::from_errno(&changes[index], refused.0))
+                (index, ChangeError::of_refusal(&changes[index], refused))
             })),
             Err(error) => {
-                let unknown = ChangeError::Unknown(error.to_string().into());
+                let unknown = ChangeError::Unknown(with_cause(&error));
                 failures.extend(sent.into_iter().map(|index| (index, unknown.clone())));
             }
         }
         failures
     }
 }
+
+fn with_cause(error: &NetlinkError) -> Box<str> {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}").into(),
+        None => error.to_string().into(),
+    }
+}
+
+/// For what is answered with nothing but whether it was done.
+fn ignore(_: Attributes<'_, CommandAttribute>) {}
 
 /// Changes encoded at a time: as many as go into a few system calls, so that the memory for their bytes stays in use
 /// and is not asked for anew.
@@ -312,39 +309,48 @@ impl TableStore for KernelTable {
         let mut timeouts = None;
         self.request(
             "read the timeouts",
-            command::GET_CONFIG,
-            0,
+            Command::GetConfig,
+            NlmF::empty(),
             |_| {},
-            |payload| {
-                timeouts = Some(wire::read_timeouts(GenericFamily::attributes(payload)));
-            },
+            |attributes| timeouts = Some(wire::read_timeouts(attributes)),
         )?;
         timeouts.ok_or_else(|| IpvsError::during("read the timeouts")(NetlinkError::OutcomeUnknown))
     }
 
     fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), IpvsError> {
-        let write = |message: &mut MessageWriter<'_>| wire::write_timeouts(message, timeouts);
-        self.request("set the timeouts", command::SET_CONFIG, 0, write, |_| {})
+        let write =
+            |message: &mut MessageWriter<'_, CommandAttribute>| wire::write_timeouts(message, timeouts);
+        self.request(
+            "set the timeouts",
+            Command::SetConfig,
+            NlmF::empty(),
+            write,
+            ignore,
+        )
     }
 
     fn daemons(&mut self) -> Result<Vec<SyncDaemon>, IpvsError> {
         let mut daemons = Vec::new();
         self.request(
             "list the sync daemons",
-            command::GET_DAEMON,
-            flags::DUMP,
+            Command::GetDaemon,
+            NlmF::DUMP,
             |_| {},
-            |payload| {
-                daemons.extend(wire::read_daemon(GenericFamily::attributes(payload)));
-            },
+            |attributes| daemons.extend(wire::read_daemon(attributes)),
         )?;
         daemons.sort_by_key(|daemon| daemon.role);
         Ok(daemons)
     }
 
     fn start_daemon(&mut self, daemon: &SyncDaemon) -> Result<(), IpvsError> {
-        let write = |message: &mut MessageWriter<'_>| wire::write_daemon(message, daemon);
-        self.request("start a sync daemon", command::NEW_DAEMON, 0, write, |_| {})
+        let write = |message: &mut MessageWriter<'_, CommandAttribute>| wire::write_daemon(message, daemon);
+        self.request(
+            "start a sync daemon",
+            Command::NewDaemon,
+            NlmF::empty(),
+            write,
+            ignore,
+        )
     }
 
     fn stop_daemon(&mut self, role: SyncDaemonRole) -> Result<(), IpvsError> {
@@ -353,17 +359,16 @@ impl TableStore for KernelTable {
         // answer comes in any case, after the other's.
         let family = self.family;
         self.batch.clear();
-        self.batch.push(family.number, 0, |message| {
-            family.command(message, command::DEL_DAEMON);
+        let stop = family.command(Command::DelDaemon, |message| {
             wire::write_daemon_role(message, role);
         });
-        self.batch.push(family.number, 0, |message| {
-            family.command(message, command::GET_INFO)
-        });
+        self.batch.push(family.number, NlmF::empty(), &stop);
+        let question = family.command::<CommandAttribute>(Command::GetInfo, |_| {});
+        self.batch.push(family.number, NlmF::empty(), &question);
         let during = IpvsError::during("stop a sync daemon");
         let refused = self.connection.batch(&mut self.batch).map_err(&during)?;
-        match refused.first() {
-            Some((_, refused)) => Err(during(NetlinkError::Refused(*refused))),
+        match refused.into_iter().next() {
+            Some((_, refused)) => Err(during(NetlinkError::Refused(refused))),
             None => Ok(()),
         }
     }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use thiserror::Error;
 
+use crate::netlink::{Errno, Refused};
+
 use super::diff::Change;
 use super::table::{Family, ServiceKey};
 
@@ -54,30 +56,21 @@ pub enum ChangeError {
     /// The exchange with the kernel broke down; whether the change took effect is unknown.
     #[error("unknown: {0}")]
     Unknown(Box<str>),
-    /// Any other errno.
-    #[error("{}", std::io::Error::from_raw_os_error(*.0))]
-    Other(i32),
+    /// Any other errno, or one for which the kernel has a sentence of its own.
+    #[error(transparent)]
+    Other(Refused),
 }
 
-const EPERM: i32 = 1;
-const ENOENT: i32 = 2;
-const ESRCH: i32 = 3;
-const EEXIST: i32 = 17;
-const EINVAL: i32 = 22;
-const ERANGE: i32 = 34;
-const EPROTONOSUPPORT: i32 = 93;
-const EAFNOSUPPORT: i32 = 97;
-
 impl ChangeError {
-    /// What an errno means for a change.
+    /// What a refusal means for a change: its errno, if the kernel has no sentence that tells more.
     ///
     /// Source: `net/netfilter/ipvs/ip_vs_ctl.c`: `ip_vs_add_service`, `ip_vs_edit_service`, `ip_vs_add_dest`,
     /// `ip_vs_edit_dest`, `ip_vs_genl_set_cmd`.
-    pub fn from_errno(change: &Change, errno: i32) -> Self {
-        match (errno, change) {
-            (EPERM, _) => Self::NotPermitted,
-            (EEXIST, _) => Self::AlreadyThere,
-            (ENOENT, Change::AddService { service, .. } | Change::EditService { service, .. }) => {
+    pub fn of_refusal(change: &Change, refused: Refused) -> Self {
+        match (refused.errno, change) {
+            (Errno::PERM, _) => Self::NotPermitted,
+            (Errno::EXIST, _) => Self::AlreadyThere,
+            (Errno::NOENT, Change::AddService { service, .. } | Change::EditService { service, .. }) => {
                 let scheduler = service
                     .scheduler
                     .as_ref()
@@ -92,12 +85,13 @@ impl ChangeError {
                     Some(engine) => Self::NoSchedulerOrEngine { scheduler, engine },
                 }
             }
-            (ENOENT | ESRCH, _) => Self::NotThere,
-            (EINVAL, _) => Self::Invalid,
-            (ERANGE, _) => Self::Thresholds,
-            (EPROTONOSUPPORT, _) => Self::NoProtocol,
-            (EAFNOSUPPORT, _) => Self::NoFamily(change.service().family()),
-            _ => Self::Other(errno),
+            (Errno::NOENT | Errno::SRCH, _) => Self::NotThere,
+            _ if refused.why.is_some() => Self::Other(refused),
+            (Errno::INVAL, _) => Self::Invalid,
+            (Errno::RANGE, _) => Self::Thresholds,
+            (Errno::PROTONOSUPPORT, _) => Self::NoProtocol,
+            (Errno::AFNOSUPPORT, _) => Self::NoFamily(change.service().family()),
+            _ => Self::Other(refused),
         }
     }
 

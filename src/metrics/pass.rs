@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::host::HostChange;
 use crate::ipvs::{Change, ChangeError};
+use crate::netlink::Errno;
 use crate::node::{Cause, Pass, PassError};
 
 use super::Label;
@@ -344,6 +345,10 @@ fn errno(error: &ChangeError) -> Cow<'static, str> {
         ChangeError::Thresholds => "ERANGE".into(),
         ChangeError::Skipped => "skipped".into(),
         ChangeError::Unknown(_) => "unknown".into(),
-        ChangeError::Other(number) => number.to_string().into(),
+        ChangeError::Other(refused) => match refused.errno {
+            Errno::INVAL => "EINVAL".into(),
+            Errno::RANGE => "ERANGE".into(),
+            other => other.raw_os_error().to_string().into(),
+        },
     }
 }

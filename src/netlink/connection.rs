@@ -1,15 +1,21 @@
 //! One netlink socket: batches of requests, transactions, single requests, dumps.
 
+use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::ops::Range;
 
+use neli::ToBytes;
+use neli::consts::nl::{NlType, NlmF};
+use neli::consts::socket::{Msg, NlFamily};
+use neli::err::SerError;
+use neli::socket::NlSocket;
+use neli::utils::Groups;
 use rustix::io::Errno;
-use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 use thiserror::Error;
 
-use super::message::{Batch, Body, MessageWriter, Messages, flags};
+use super::message::{Batch, Body, Messages, Received};
+use super::refused::Refused;
+use super::socket;
 
 /// Messages per `send`. An unread reply is accounted with its bookkeeping: 277 of them fill the default receive
 /// buffer, and the next one is lost. Beyond some ten messages a larger batch gains little anyway.
@@ -18,10 +24,6 @@ const MESSAGES_PER_SEND: usize = 256;
 const BYTES_PER_SEND: usize = 96 * 1024;
 /// Dump datagrams reach 32 kB; the kernel offers more when the reader's buffer is larger.
 const RECEIVE_BUFFER: usize = 64 * 1024;
-/// What the kernel may queue for us, where `CAP_NET_ADMIN` lets us ask for it.
-const SOCKET_BUFFER: usize = 8 * 1024 * 1024;
-/// The kernel answers within the `send`; this bounds the wait for an answer that got lost.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why an exchange with the kernel failed as a whole.
 #[derive(Debug, Error)]
@@ -29,6 +31,9 @@ pub enum NetlinkError {
     /// The socket could not be opened or set up.
     #[error("cannot open a netlink socket")]
     Open(#[source] io::Error),
+    /// A request has no form. Nothing was sent.
+    #[error("cannot write a netlink message")]
+    Write(#[source] SerError),
     /// A request could not be sent.
     #[error("cannot send to the kernel")]
     Send(#[source] io::Error),
@@ -46,24 +51,33 @@ pub enum NetlinkError {
     DumpInterrupted,
 }
 
-/// The errno with which the kernel refused one request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("{}", io::Error::from_raw_os_error(*.0))]
-pub struct Refused(pub i32);
-
-impl Refused {
-    /// The errno as rustix names it.
-    pub fn errno(self) -> Errno {
-        Errno::from_raw_os_error(self.0)
+impl NetlinkError {
+    /// The errno of a refusal, by which to decide what it means.
+    pub fn refusal(&self) -> Option<Errno> {
+        match self {
+            Self::Refused(refused) => Some(refused.errno),
+            _ => None,
+        }
     }
 }
 
 /// A netlink socket that speaks one protocol with the kernel.
-#[derive(Debug)]
 pub struct Connection {
-    socket: OwnedFd,
+    socket: NlSocket,
+    port: u32,
     sequence: u32,
     receive: Vec<u8>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { port, sequence, .. } = self;
+        formatter
+            .debug_struct("Connection")
+            .field("port", port)
+            .field("sequence", sequence)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Connection {
@@ -72,45 +86,19 @@ impl Connection {
     /// # Errors
     ///
     /// [`NetlinkError::Open`] where the system has no netlink of this protocol or refuses the socket.
-    pub fn open(protocol: net::Protocol) -> Result<Self, NetlinkError> {
-        Self::try_open(Some(protocol)).map_err(|errno| NetlinkError::Open(errno.into()))
-    }
-
-    /// Opens a socket for links, addresses, routes and neighbours: `NETLINK_ROUTE`, whose number is 0 and which is
-    /// therefore no [`net::Protocol`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::open`].
-    pub fn open_route() -> Result<Self, NetlinkError> {
-        Self::try_open(None).map_err(|errno| NetlinkError::Open(errno.into()))
-    }
-
-    /// Opens a socket for netfilter's subsystems: `NETLINK_NETFILTER`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::open`].
-    pub fn open_netfilter() -> Result<Self, NetlinkError> {
-        Self::open(net::netlink::NETFILTER)
-    }
-
-    fn try_open(protocol: Option<net::Protocol>) -> rustix::io::Result<Self> {
-        let socket = net::socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC,
-            protocol,
-        )?;
-        net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
-        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(ANSWER_TIMEOUT))?;
-        // Without the capability the default buffer stays; MESSAGES_PER_SEND is chosen to fit it.
-        let _ = sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BUFFER);
+    pub fn open(family: NlFamily) -> Result<Self, NetlinkError> {
+        let socket = socket::open(family, Groups::empty()).map_err(NetlinkError::Open)?;
         Ok(Self {
+            port: socket.pid().map_err(NetlinkError::Open)?,
             socket,
             sequence: 0,
             receive: vec![0; RECEIVE_BUFFER],
         })
+    }
+
+    /// The socket's number among those of its protocol. The kernel tells it with every event that a request caused.
+    pub fn port(&self) -> u32 {
+        self.port
     }
 
     /// Sends all messages of a batch in as few system calls as is safe, and says which the kernel refused.
@@ -128,42 +116,11 @@ impl Connection {
             while end > first + 1 && batch.bytes(first, end).len() > BYTES_PER_SEND {
                 end -= (end - first) / 2;
             }
-            self.send_range(batch, first, end, &mut refused)?;
+            let last = end - 1;
+            self.exchange(batch, first..end, last, |index| index == last, &mut refused)?;
             first = end;
         }
         Ok(refused)
-    }
-
-    /// Sends messages `first..end`; only the last asks for an acknowledgement, whose arrival ends the exchange.
-    fn send_range(
-        &mut self,
-        batch: &mut Batch,
-        first: usize,
-        end: usize,
-        refused: &mut Vec<(usize, Refused)>,
-    ) -> Result<(), NetlinkError> {
-        let base = self.stamp(batch, first, end);
-        let count = (end - first) as u32;
-        batch.request_ack(end - 1);
-        self.send(batch.bytes(first, end))?;
-        loop {
-            let length = self.receive()?;
-            for message in Messages::new(&self.receive[..length]) {
-                let offset = message.sequence.wrapping_sub(base);
-                // An answer to an earlier exchange that was given up.
-                if offset >= count {
-                    continue;
-                }
-                if let Body::Ended { errno } = message.body {
-                    if errno != 0 {
-                        refused.push((first + offset as usize, Refused(errno)));
-                    }
-                    if offset == count - 1 {
-                        return Ok(());
-                    }
-                }
-            }
-        }
     }
 
     /// Sends a batch that the kernel takes all together or not at all, in one piece however long it is, and says which
@@ -182,112 +139,138 @@ impl Connection {
         batch: &mut Batch,
         last: usize,
     ) -> Result<Vec<(usize, Refused)>, NetlinkError> {
-        let count = batch.len();
-        let base = self.stamp(batch, 0, count);
-        batch.request_ack(last);
-        if batch.as_bytes().len() > BYTES_PER_SEND {
-            // Whether it sufficed, the `send` says.
-            let _ = sockopt::set_socket_send_buffer_size_force(&self.socket, batch.as_bytes().len());
+        let length = batch.as_bytes().len();
+        if length > BYTES_PER_SEND {
+            socket::make_room_to_send(&self.socket, length);
         }
-        self.send(batch.as_bytes())?;
         let mut refused = Vec::new();
-        loop {
-            let length = self.receive()?;
-            for message in Messages::new(&self.receive[..length]) {
-                let index = message.sequence.wrapping_sub(base) as usize;
-                // An answer to an earlier exchange that was given up.
-                if index >= count {
-                    continue;
-                }
-                if let Body::Ended { errno } = message.body {
-                    if errno != 0 {
-                        refused.push((index, Refused(errno)));
-                    }
-                    if index == 0 || index == last {
-                        return Ok(refused);
-                    }
-                }
-            }
-        }
+        let ends = |index| index == 0 || index == last;
+        self.exchange(batch, 0..batch.len(), last, ends, &mut refused)?;
+        Ok(refused)
     }
 
-    /// Numbers messages `first..end` and says the first number.
-    fn stamp(&mut self, batch: &mut Batch, first: usize, end: usize) -> u32 {
-        let base = self.sequence.wrapping_add(1);
-        for index in first..end {
-            self.sequence = self.sequence.wrapping_add(1);
-            batch.set_sequence(index, self.sequence);
-        }
-        base
+    /// Sends some messages of a batch in one piece. Only `last` asks for an acknowledgement; an answer to one that `ends` the
+    /// exchange is the last that is waited for.
+    fn exchange(
+        &mut self,
+        batch: &mut Batch,
+        messages: Range<usize>,
+        last: usize,
+        ends: impl Fn(usize) -> bool,
+        refused: &mut Vec<(usize, Refused)>,
+    ) -> Result<(), NetlinkError> {
+        let first = messages.start;
+        batch.request_ack(last);
+        let sent = self.send(batch, messages)?;
+        self.answers(sent, |number, message| {
+            let Body::Ended(result) = message.body else {
+                return None;
+            };
+            let index = first + number;
+            refused.extend(result.err().map(|why| (index, why)));
+            ends(index).then_some(())
+        })
     }
 
     /// Sends one request and hands each reply's payload to `on_reply`, until the kernel says that this was all.
     ///
-    /// With [`flags::DUMP`] among `request_flags` the request is a dump, otherwise a single question.
+    /// With [`NlmF::DUMP`] among `flags` the request is a dump, otherwise a single question.
     ///
     /// # Errors
     ///
     /// [`NetlinkError::Refused`] with the kernel's errno, or a broken exchange.
     pub fn request(
         &mut self,
-        kind: u16,
-        request_flags: u16,
-        write: impl FnOnce(&mut MessageWriter<'_>),
+        kind: impl NlType,
+        flags: NlmF,
+        body: &impl ToBytes,
         mut on_reply: impl FnMut(u16, &[u8]),
     ) -> Result<(), NetlinkError> {
-        let dump = request_flags & flags::DUMP == flags::DUMP;
         let mut batch = Batch::default();
-        batch.push(kind, request_flags, write);
-        if !dump {
+        batch.push(kind, flags, body);
+        if !flags.contains(NlmF::DUMP) {
             batch.request_ack(0);
         }
-        self.sequence = self.sequence.wrapping_add(1);
-        let sequence = self.sequence;
-        batch.set_sequence(0, sequence);
-        self.send(batch.bytes(0, 1))?;
+        let sent = self.send(&mut batch, 0..1)?;
         let mut interrupted = false;
+        self.answers(sent, |_, message| {
+            interrupted |= message.flags.contains(NlmF::DUMP_INTR);
+            match message.body {
+                Body::Reply { kind, payload } => on_reply(kind, payload),
+                Body::Ended(Ok(())) | Body::DumpEnded(Ok(())) if interrupted => {
+                    return Some(Err(NetlinkError::DumpInterrupted));
+                }
+                Body::Ended(result) | Body::DumpEnded(result) => {
+                    return Some(result.map_err(NetlinkError::Refused));
+                }
+                Body::Nothing => {}
+            }
+            None
+        })?
+    }
+
+    /// Numbers some messages of a batch, sends them, and says their numbers.
+    fn send(&mut self, batch: &mut Batch, messages: Range<usize>) -> Result<Sent, NetlinkError> {
+        if let Some(error) = batch.unwritable() {
+            return Err(NetlinkError::Write(error.clone()));
+        }
+        let sent = Sent {
+            base: self.sequence.wrapping_add(1),
+            count: messages.len(),
+        };
+        for index in messages.clone() {
+            self.sequence = self.sequence.wrapping_add(1);
+            batch.set_sequence(index, self.sequence);
+        }
+        let bytes = batch.bytes(messages.start, messages.end);
         loop {
-            let length = self.receive()?;
-            for message in Messages::new(&self.receive[..length]) {
-                if message.sequence != sequence {
-                    continue;
-                }
-                interrupted |= message.flags & flags::DUMP_INTERRUPTED != 0;
-                match message.body {
-                    Body::Reply { kind, payload } => on_reply(kind, payload),
-                    Body::Ended { errno: 0 } | Body::DumpEnded { errno: 0 } if interrupted => {
-                        return Err(NetlinkError::DumpInterrupted);
-                    }
-                    Body::Ended { errno: 0 } | Body::DumpEnded { errno: 0 } => return Ok(()),
-                    Body::Ended { errno } | Body::DumpEnded { errno } => {
-                        return Err(NetlinkError::Refused(Refused(errno)));
-                    }
-                    Body::Nothing => {}
-                }
+            match self.socket.send(bytes, Msg::empty()) {
+                Ok(_) => return Ok(sent),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(NetlinkError::Send(error)),
             }
         }
     }
 
-    fn send(&mut self, bytes: &[u8]) -> Result<(), NetlinkError> {
+    /// Hands each answer to one of the messages that were sent to `take`, with that one's place among them, until `take`
+    /// says that it was the last. Answers to an earlier exchange that was given up are left out.
+    fn answers<T>(
+        &mut self,
+        sent: Sent,
+        mut take: impl FnMut(usize, Received<'_>) -> Option<T>,
+    ) -> Result<T, NetlinkError> {
         loop {
-            match net::send(&self.socket, bytes, SendFlags::empty()) {
-                Ok(_) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(NetlinkError::Send(errno.into())),
+            let length = self.receive()?;
+            for message in Messages::new(&self.receive[..length]) {
+                let number = message.sequence.wrapping_sub(sent.base) as usize;
+                if number < sent.count
+                    && let Some(end) = take(number, message)
+                {
+                    return Ok(end);
+                }
             }
         }
     }
 
     fn receive(&mut self) -> Result<usize, NetlinkError> {
         loop {
-            match net::recv(&self.socket, &mut *self.receive, RecvFlags::TRUNC) {
+            match self.socket.recv(&mut *self.receive, Msg::TRUNC) {
                 // A datagram longer than the buffer: what it said is lost.
-                Ok((_, length)) if length > self.receive.len() => return Err(NetlinkError::OutcomeUnknown),
-                Ok((_, length)) => return Ok(length),
-                Err(Errno::INTR) => {}
-                Err(Errno::NOBUFS | Errno::AGAIN) => return Err(NetlinkError::OutcomeUnknown),
-                Err(errno) => return Err(NetlinkError::Receive(errno.into())),
+                Ok((length, _)) if length > self.receive.len() => return Err(NetlinkError::OutcomeUnknown),
+                Ok((length, _)) => return Ok(length),
+                Err(error) => match Errno::from_io_error(&error) {
+                    Some(Errno::INTR) => {}
+                    Some(Errno::NOBUFS | Errno::AGAIN) => return Err(NetlinkError::OutcomeUnknown),
+                    _ => return Err(NetlinkError::Receive(error)),
+                },
             }
         }
     }
+}
+
+/// The numbers of messages that were sent.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    base: u32,
+    count: usize,
 }

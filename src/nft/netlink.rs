@@ -1,21 +1,16 @@
 //! The kernel's nf_tables of the network namespace in which the connection was opened.
 
+use neli::ToBytes;
+use neli::consts::nl::NlmF;
+use neli::consts::socket::NlFamily;
 use thiserror::Error;
 
-use crate::netlink::{Connection, MessageWriter, NetlinkError, Refused, flags};
+use crate::netlink::{Connection, Errno, NetlinkError, Refused};
 
 use super::diff::Transaction;
 use super::foreign::ForeignChain;
 use super::ruleset::{Chain, ChainKind, Family, Hook, Ruleset};
-use super::wire::{self, Act, Assembly, Deed, Script, Unwritable, message};
-
-const EPERM: i32 = 1;
-const ENOENT: i32 = 2;
-const EINVAL: i32 = 22;
-const ERESTART: i32 = 85;
-const EPROTONOSUPPORT: i32 = 93;
-const EOPNOTSUPP: i32 = 95;
-const EAFNOSUPPORT: i32 = 97;
+use super::wire::{self, Act, Assembly, Deed, MessageType, Script, Unwritable};
 
 /// How often to begin anew when somebody else changes rules meanwhile. A reading takes milliseconds and kube-proxy, the
 /// busiest neighbour there is, writes once a second.
@@ -90,9 +85,9 @@ pub enum NftError {
 
 impl NftError {
     fn during(act: &'static str) -> impl Fn(NetlinkError) -> Self {
-        move |source| match source {
-            NetlinkError::Refused(refused) if refused.0 == EPERM => Self::NotPermitted { act: act.into() },
-            source => Self::Netlink { act, source },
+        move |source| match source.refusal() {
+            Some(Errno::PERM) => Self::NotPermitted { act: act.into() },
+            _ => Self::Netlink { act, source },
         }
     }
 
@@ -100,8 +95,8 @@ impl NftError {
     fn of_refusal(act: Option<&Act>, refused: Refused) -> Self {
         let Some(act) = act else {
             let act: Box<str> = "change nftables rules".into();
-            return match refused.0 {
-                EPERM => Self::NotPermitted { act },
+            return match refused.errno {
+                Errno::PERM => Self::NotPermitted { act },
                 _ => Self::Refused { act, refused },
             };
         };
@@ -112,10 +107,12 @@ impl NftError {
             Deed::AddChain { nat: true, .. } | Deed::AddRule { nat: true, .. }
         );
         let is_family = matches!(what, Deed::AddTable | Deed::AddChain { .. });
-        match refused.0 {
-            EPERM => Self::NotPermitted { act },
-            ENOENT | EOPNOTSUPP if is_nat => Self::NoNat { act },
-            ENOENT | EOPNOTSUPP | EAFNOSUPPORT if is_family && *family == Family::Arp => Self::NoArp { act },
+        match refused.errno {
+            Errno::PERM => Self::NotPermitted { act },
+            Errno::NOENT | Errno::OPNOTSUPP if is_nat => Self::NoNat { act },
+            Errno::NOENT | Errno::OPNOTSUPP | Errno::AFNOSUPPORT if is_family && *family == Family::Arp => {
+                Self::NoArp { act }
+            }
             _ => Self::Refused { act, refused },
         }
     }
@@ -143,8 +140,8 @@ impl KernelRuleset {
     ///
     /// [`NftError::NoNfTables`] where the kernel has no nf_tables, [`NftError::NotPermitted`] without `CAP_NET_ADMIN`.
     pub fn open() -> Result<Self, NftError> {
-        let connection = Connection::open_netfilter().map_err(|error| match error {
-            NetlinkError::Open(reason) if reason.raw_os_error() == Some(EPROTONOSUPPORT) => {
+        let connection = Connection::open(NlFamily::Netfilter).map_err(|error| match error {
+            NetlinkError::Open(reason) if Errno::from_io_error(&reason) == Some(Errno::PROTONOSUPPORT) => {
                 NftError::NoNfTables
             }
             error => NftError::during("look for the kernel's nf_tables")(error),
@@ -156,12 +153,18 @@ impl KernelRuleset {
         match kernel.generation() {
             Ok(_) => Ok(kernel),
             // nfnetlink knows no such subsystem.
-            Err(NftError::Netlink {
-                source: NetlinkError::Refused(refused),
-                ..
-            }) if [EINVAL, EOPNOTSUPP].contains(&refused.0) => Err(NftError::NoNfTables),
+            Err(NftError::Netlink { source, .. })
+                if matches!(source.refusal(), Some(Errno::INVAL | Errno::OPNOTSUPP)) =>
+            {
+                Err(NftError::NoNfTables)
+            }
             Err(error) => Err(error),
         }
+    }
+
+    /// The port of the connection, which the kernel tells with every event that a commit causes.
+    pub fn port(&self) -> u32 {
+        self.connection.port()
     }
 
     /// Reads Weir's tables. A single question to the kernel if no rule of the namespace has changed since the last
@@ -207,7 +210,7 @@ impl KernelRuleset {
                     self.note_commit(transaction, generation);
                     return Ok(());
                 }
-                Ok(Some((_, refused))) if refused.0 == ERESTART => self.doubt_what_was_seen(),
+                Ok(Some((_, refused))) if refused.errno == Errno::RESTART => self.doubt_what_was_seen(),
                 Ok(Some((index, refused))) => return Err(NftError::of_refusal(script.act(index), refused)),
                 Err(error) => {
                     self.doubt_what_was_seen();
@@ -249,13 +252,12 @@ impl KernelRuleset {
     /// As [`Self::read`].
     pub fn foreign_arp(&mut self) -> Result<Vec<ForeignChain>, NftError> {
         let (chains, _) = self.read_in_peace("read the rules for ARP", |kernel| {
-            let of_family =
-                |message: &mut MessageWriter<'_>| wire::write_family_request(message, Family::Arp);
+            let of_family = wire::family_request(Family::Arp);
             let mut chains = Vec::new();
-            kernel.dump("list chains", message::GET_CHAIN, of_family, |_, payload| {
+            kernel.dump("list chains", MessageType::GetChain, &of_family, |_, payload| {
                 chains.extend(wire::read_foreign_chain(payload));
             })?;
-            kernel.dump("list rules", message::GET_RULE, of_family, |_, payload| {
+            kernel.dump("list rules", MessageType::GetRule, &of_family, |_, payload| {
                 wire::read_foreign_rule(payload, &mut chains);
             })?;
             Ok(chains)
@@ -270,7 +272,10 @@ impl KernelRuleset {
             .connection
             .transaction(&mut script.batch, last)
             .map_err(NftError::during("change nftables rules"))?;
-        Ok(refused.into_iter().next())
+        Ok(refused.into_iter().next().map(|(index, mut refused)| {
+            script.explain(index, &mut refused);
+            (index, refused)
+        }))
     }
 
     /// The generation for which what was last seen holds, after another look if that is in doubt.
@@ -333,16 +338,16 @@ impl KernelRuleset {
         let mut assembly = Assembly::default();
         self.dump(
             "list tables",
-            message::GET_TABLE,
-            wire::write_request,
+            MessageType::GetTable,
+            &wire::request(),
             |kind, payload| {
                 assembly.take(kind, payload);
             },
         )?;
         let families: Vec<Family> = assembly.ruleset().keys().copied().collect();
         for family in families {
-            let of_table = |message: &mut MessageWriter<'_>| wire::write_table_request(message, family);
-            self.dump("list sets", message::GET_SET, of_table, |kind, payload| {
+            let sets = wire::sets_request(family);
+            self.dump("list sets", MessageType::GetSet, &sets, |kind, payload| {
                 assembly.take(kind, payload);
             })?;
             let sets: Vec<Box<str>> = assembly
@@ -351,18 +356,23 @@ impl KernelRuleset {
                 .map(|table| table.sets.keys().cloned().collect())
                 .unwrap_or_default();
             for set in sets {
-                let of_set =
-                    |message: &mut MessageWriter<'_>| wire::write_elements_request(message, family, &set);
-                self.dump("list elements", message::GET_ELEMENTS, of_set, |kind, payload| {
-                    assembly.take(kind, payload);
-                })?;
+                let elements = wire::elements_request(family, &set);
+                self.dump(
+                    "list elements",
+                    MessageType::GetElements,
+                    &elements,
+                    |kind, payload| {
+                        assembly.take(kind, payload);
+                    },
+                )?;
             }
             // Chains are listed for a whole family only.
-            let of_family = |message: &mut MessageWriter<'_>| wire::write_family_request(message, family);
-            self.dump("list chains", message::GET_CHAIN, of_family, |kind, payload| {
+            let chains = wire::family_request(family);
+            self.dump("list chains", MessageType::GetChain, &chains, |kind, payload| {
                 assembly.take(kind, payload);
             })?;
-            self.dump("list rules", message::GET_RULE, of_table, |kind, payload| {
+            let rules = wire::rules_request(family);
+            self.dump("list rules", MessageType::GetRule, &rules, |kind, payload| {
                 assembly.take(kind, payload);
             })?;
         }
@@ -373,11 +383,11 @@ impl KernelRuleset {
         let mut generation = None;
         self.connection
             .request(
-                message::GET_GENERATION,
-                0,
-                wire::write_request,
+                MessageType::GetGeneration,
+                NlmF::empty(),
+                &wire::request(),
                 |kind, payload| {
-                    if kind == message::NEW_GENERATION {
+                    if MessageType::from(kind) == MessageType::NewGeneration {
                         generation = wire::read_generation(payload);
                     }
                 },
@@ -389,12 +399,12 @@ impl KernelRuleset {
     fn dump(
         &mut self,
         act: &'static str,
-        kind: u16,
-        write: impl FnOnce(&mut MessageWriter<'_>),
+        kind: MessageType,
+        body: &impl ToBytes,
         on_reply: impl FnMut(u16, &[u8]),
     ) -> Result<(), NftError> {
         self.connection
-            .request(kind, flags::DUMP, write, on_reply)
+            .request(kind, NlmF::DUMP, body, on_reply)
             .map_err(NftError::during(act))
     }
 }
@@ -403,8 +413,8 @@ impl KernelRuleset {
 mod tests {
     use super::*;
 
-    fn told(what: Deed, family: Family, errno: i32) -> String {
-        NftError::of_refusal(Some(&Act { family, what }), Refused(errno)).to_string()
+    fn told(what: Deed, family: Family, errno: Errno) -> String {
+        NftError::of_refusal(Some(&Act { family, what }), errno.into()).to_string()
     }
 
     #[test]
@@ -422,40 +432,45 @@ mod tests {
             (
                 chain(true),
                 Family::Ipv4,
-                ENOENT,
+                Errno::NOENT,
                 "cannot add chain c of ip: this kernel's nf_tables cannot translate",
             ),
             (
                 rule.clone(),
                 Family::Ipv6,
-                EOPNOTSUPP,
+                Errno::OPNOTSUPP,
                 "modprobe -a nft_chain_nat nft_nat nft_masq",
             ),
-            (rule, Family::Ipv6, EINVAL, "cannot add rule 2 of chain c of ip6"),
-            (chain(false), Family::Arp, EOPNOTSUPP, "has no family arp"),
+            (
+                rule,
+                Family::Ipv6,
+                Errno::INVAL,
+                "cannot add rule 2 of chain c of ip6",
+            ),
+            (chain(false), Family::Arp, Errno::OPNOTSUPP, "has no family arp"),
             (
                 Deed::AddTable,
                 Family::Arp,
-                EAFNOSUPPORT,
+                Errno::AFNOSUPPORT,
                 "cannot add table arp: this kernel's nf_tables has no family arp",
             ),
             (
                 Deed::AddSet("s".into()),
                 Family::Ipv4,
-                EPERM,
+                Errno::PERM,
                 "not permitted to add set s of ip: CAP_NET_ADMIN",
             ),
             (
                 Deed::DeleteElements("s".into()),
                 Family::Arp,
-                ENOENT,
+                Errno::NOENT,
                 "cannot delete elements of s of arp",
             ),
         ] {
             let told = told(what, family, errno);
             assert!(told.contains(words), "{told:?} does not say {words:?}");
         }
-        let whole = NftError::of_refusal(None, Refused(EPERM)).to_string();
+        let whole = NftError::of_refusal(None, Errno::PERM.into()).to_string();
         assert!(
             whole.starts_with("not permitted to change nftables rules"),
             "{whole}"

@@ -12,16 +12,17 @@ use crate::everything::{destination, everything, service};
 use crate::lab::netns::Netns;
 use crate::poll::{eventually, within};
 use crate::strategies;
+use neli::consts::nl::NlmF;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
-use weir::ipvs::wire::{self, command};
+use weir::ipvs::wire::{self, Command};
 use weir::ipvs::{
     Change, ChangeError, Destination, DestinationKey, Entry, Family, ForwardingMethod, Granularity,
     IpvsError, KernelTable, MemoryTable, Persistence, Protocol, Scheduler, Service, ServiceKey, SyncDaemon,
     SyncDaemonRole, Table, TableStore, Timeouts, Tunnel, TunnelChecksum, Weight, diff,
 };
-use weir::netlink::{self, flags};
+use weir::netlink;
 
 /// A network namespace with an IPVS table of its own. Without any address the kernel refuses every destination.
 fn namespace() -> Netns {
@@ -87,24 +88,23 @@ fn the_kernel_goes_from_any_table_to_any_other_and_memory_agrees() {
 fn words_of_the_kernel(table: &Table) -> String {
     let (mut connection, family) = netlink::Family::connect(wire::FAMILY_NAME, wire::FAMILY_VERSION).unwrap();
     let mut lines = Vec::new();
-    let mut ask = |label: &str, command: u8, key: Option<&ServiceKey>| {
-        let write = |message: &mut netlink::MessageWriter<'_>| {
-            family.command(message, command);
+    let mut ask = |label: &str, command: Command, key: Option<&ServiceKey>| {
+        let question = family.command(command, |message| {
             if let Some(key) = key {
                 wire::write_service_key(message, key);
             }
-        };
+        });
         let keep = |_: u16, payload: &[u8]| {
             let hexadecimal: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
             lines.push(format!("{label}\t{hexadecimal}\n"));
         };
         connection
-            .request(family.number, flags::DUMP, write, keep)
+            .request(family.number, NlmF::DUMP, &question, keep)
             .unwrap();
     };
-    ask("service", command::GET_SERVICE, None);
+    ask("service", Command::GetService, None);
     for key in table.services.keys() {
-        ask(&key.to_string(), command::GET_DEST, Some(key));
+        ask(&key.to_string(), Command::GetDest, Some(key));
     }
     lines.sort();
     lines.concat()

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `selftest` | the lab itself |
 //! | `ipvs`, `nftables` | the kernel's tables through Weir's eyes, with ipvsadm and nft as second opinions |
+//! | `netlink` | the kernel's own sentences, and what it tells of others' changes |
 //! | `agent` | agent, `plan` and `apply` with a folder |
 //! | `direct_routing`, `tunnels`, `forwarding`, `scheduling`, `streamlined`, `draining` | what clients see |
 //! | `host` | links, addresses and settings of a node, and whose they are |
@@ -36,6 +37,7 @@ mod draining;
 mod forwarding;
 mod host;
 mod ipvs;
+mod netlink;
 mod nftables;
 mod preflight;
 mod scheduling;

@@ -508,7 +508,7 @@ fn a_refused_transaction_leaves_everything_as_it_was() {
         let error = kernel.commit(&transaction(&everything(), &desired)).unwrap_err();
         assert_eq!(
             causes(&error),
-            "cannot add rule 2 of chain mark of ip: No such file or directory (os error 2)"
+            "cannot add rule 2 of chain mark of ip: expression 1, lookup: No such file or directory (os error 2)"
         );
         assert_eq!(kernel_says(), everything());
         assert_eq!(kernel.read().unwrap(), everything());

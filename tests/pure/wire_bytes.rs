@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use crate::everything::everything;
 use crate::strategies;
+use neli::consts::nl::NlmF;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
-use weir::ipvs::wire::{self, command};
+use weir::ipvs::wire::{self, Command, CommandAttribute};
 use weir::ipvs::{
     Connections, Destination, DestinationKey, Family, Granularity, ListedDestination, ListedService,
     Persistence, Protocol, Scheduler, SchedulerFlags, Service, ServiceKey, Statistics, SyncDaemon,
@@ -18,23 +19,27 @@ use weir::ipvs::{
 };
 use weir::netlink::{Attributes, Batch, Body, MessageWriter, Messages};
 
+type Writer<'a> = MessageWriter<'a, CommandAttribute>;
+type Reader<'a> = Attributes<'a, CommandAttribute>;
+
 /// The number the kernel may have given the family, and the bytes of its header.
 const FAMILY: u16 = 0x1d;
 const GENERIC_HEADER: usize = 4;
 
 /// One message of the family with these attributes.
-fn message(command: u8, write: impl FnOnce(&mut MessageWriter<'_>)) -> Vec<u8> {
+fn message(command: Command, write: impl Fn(&mut Writer<'_>)) -> Vec<u8> {
+    let family = weir::netlink::Family {
+        number: FAMILY,
+        version: wire::FAMILY_VERSION,
+    };
     let mut batch = Batch::default();
-    batch.push(FAMILY, 0, |message| {
-        message.header(&[command, wire::FAMILY_VERSION, 0, 0]);
-        write(message);
-    });
+    batch.push(FAMILY, NlmF::empty(), &family.command(command, write));
     batch.as_bytes().to_vec()
 }
 
 /// Writes attributes and reads them back from the message.
-fn through<T>(write: impl FnOnce(&mut MessageWriter<'_>), read: impl FnOnce(Attributes<'_>) -> T) -> T {
-    let bytes = message(0, write);
+fn through<T>(write: impl Fn(&mut Writer<'_>), read: impl FnOnce(Reader<'_>) -> T) -> T {
+    let bytes = message(Command::NewService, write);
     let mut messages = Messages::new(&bytes);
     let Some(Body::Reply {
         kind: FAMILY,
@@ -185,7 +190,7 @@ proptest! {
 
     #[test]
     fn the_whole_message_is_aligned_and_says_its_length((key, service) in keyed_service()) {
-        let bytes = message(command::NEW_SERVICE, |message| wire::write_service(message, &key, &service));
+        let bytes = message(Command::NewService, |message| wire::write_service(message, &key, &service));
         prop_assert_eq!(bytes.len() % 4, 0);
         prop_assert_eq!(u32::from_ne_bytes(bytes[..4].try_into().unwrap()) as usize, bytes.len());
     }
@@ -197,7 +202,7 @@ proptest! {
         kind in 0..5u16,
     ) {
         read_everything(Attributes::new(&bytes));
-        let nested = message(0, |message| message.bytes(kind, &bytes));
+        let nested = message(Command::NewService, |message| message.bytes(CommandAttribute::from(kind), &bytes));
         read_everything(Attributes::new(&nested[16 + GENERIC_HEADER..]));
     }
 
@@ -210,7 +215,7 @@ proptest! {
         byte: u8,
         cut: prop::sample::Index,
     ) {
-        let mut bytes = message(0, |message| {
+        let mut bytes = message(Command::NewService, |message| {
             wire::write_service(message, &key, &service);
             let key = DestinationKey { address: Ipv4Addr::LOCALHOST.into(), port: 1 };
             wire::write_destination(message, &key, &destination);
@@ -226,7 +231,7 @@ proptest! {
     }
 }
 
-fn read_everything(attributes: Attributes<'_>) {
+fn read_everything(attributes: Reader<'_>) {
     let _ = wire::read_service(attributes.clone());
     let _ = wire::read_destination(attributes.clone(), Family::V4);
     let _ = wire::read_destination(attributes.clone(), Family::V6);
@@ -241,7 +246,9 @@ fn a_service_of_a_protocol_without_a_name_here_is_left_out() {
         address: Ipv4Addr::LOCALHOST.into(),
         port: 80,
     };
-    let mut bytes = message(0, |message| wire::write_service_key(message, &key));
+    let mut bytes = message(Command::NewService, |message| {
+        wire::write_service_key(message, &key)
+    });
     // The protocol's number, in the second attribute of the service: 33 is DCCP.
     assert_eq!(bytes[36], 6);
     bytes[36] = 33;
@@ -289,7 +296,7 @@ mod by_hand {
     #[test]
     fn a_service_is_added() {
         let service = Service::new(Scheduler::WeightedLeastConnections);
-        let written = message(command::NEW_SERVICE, |message| wire::write_service(message, &web(), &service));
+        let written = message(Command::NewService, |message| wire::write_service(message, &web(), &service));
         hex_assert(written, header(104, 1), &[
             84, 0, 1, 0x80,                                     // IPVS_CMD_ATTR_SERVICE, nested
             6, 0, 1, 0, 2, 0, 0, 0,                             // AF: AF_INET, host order
@@ -318,7 +325,7 @@ mod by_hand {
                 engine: Some("sip".into()),
             }),
         };
-        let written = message(command::SET_SERVICE, |message| wire::write_service(message, &key, &service));
+        let written = message(Command::SetService, |message| wire::write_service(message, &key, &service));
         hex_assert(written, header(84, 2), &[
             64, 0, 1, 0x80,                                     // IPVS_CMD_ATTR_SERVICE, nested
             6, 0, 1, 0, 10, 0, 0, 0,                            // AF: AF_INET6
@@ -334,7 +341,7 @@ mod by_hand {
     /// `ipvsadm -D -t 10.0.0.200:80`
     #[test]
     fn a_service_is_deleted() {
-        let written = message(command::DEL_SERVICE, |message| wire::write_service_key(message, &web()));
+        let written = message(Command::DelService, |message| wire::write_service_key(message, &web()));
         hex_assert(written, header(68, 3), &[
             48, 0, 1, 0x80,                                     // IPVS_CMD_ATTR_SERVICE, nested
             6, 0, 1, 0, 2, 0, 0, 0,                             // AF
@@ -361,7 +368,7 @@ mod by_hand {
             lower_threshold: 1000,
         };
         let written =
-            message(command::NEW_DEST, |message| wire::write_destination(message, &key, &destination));
+            message(Command::NewDest, |message| wire::write_destination(message, &key, &destination));
         hex_assert(written, header(116, 5), &[
             96, 0, 2, 0x80,                                     // IPVS_CMD_ATTR_DEST, nested
             20, 0, 1, 0, 0xfd, 0, 0, 0,                         // ADDR
@@ -382,7 +389,7 @@ mod by_hand {
     #[test]
     fn a_destination_is_deleted() {
         let key = DestinationKey { address: Ipv4Addr::new(10, 0, 0, 11).into(), port: 80 };
-        let written = message(command::DEL_DEST, |message| wire::write_destination_key(message, &key));
+        let written = message(Command::DelDest, |message| wire::write_destination_key(message, &key));
         hex_assert(written, header(60, 7), &[
             40, 0, 2, 0x80,                                     // IPVS_CMD_ATTR_DEST, nested
             20, 0, 1, 0, 10, 0, 0, 11,                          // ADDR
@@ -405,7 +412,7 @@ mod by_hand {
             port: Some(8849),
             ttl: Some(2),
         };
-        let written = message(command::NEW_DAEMON, |message| wire::write_daemon(message, &daemon));
+        let written = message(Command::NewDaemon, |message| wire::write_daemon(message, &daemon));
         hex_assert(written, header(84, 9), &[
             64, 0, 3, 0x80,                                     // IPVS_CMD_ATTR_DAEMON, nested
             8, 0, 1, 0, 1, 0, 0, 0,                             // STATE: IP_VS_STATE_MASTER
@@ -423,7 +430,7 @@ mod by_hand {
     fn timeouts_are_set() {
         let [tcp, tcp_fin, udp] = [900, 120, 300].map(Duration::from_secs);
         let timeouts = Timeouts { tcp, tcp_fin, udp };
-        let written = message(command::SET_CONFIG, |message| wire::write_timeouts(message, &timeouts));
+        let written = message(Command::SetConfig, |message| wire::write_timeouts(message, &timeouts));
         hex_assert(written, header(44, 12), &[
             8, 0, 4, 0, 0x84, 3, 0, 0,                          // IPVS_CMD_ATTR_TIMEOUT_TCP
             8, 0, 5, 0, 120, 0, 0, 0,                           // IPVS_CMD_ATTR_TIMEOUT_TCP_FIN
@@ -478,7 +485,7 @@ fn the_words_of_real_kernels_are_understood() {
             });
         let (mut services, mut destinations) = (Vec::new(), Vec::new());
         for (label, payload) in payloads {
-            let attributes = weir::netlink::Family::attributes(&payload);
+            let attributes: Reader<'_> = weir::netlink::Family::attributes(&payload);
             match label.parse::<ServiceKey>() {
                 Err(_) => services.push(wire::read_service(attributes).unwrap()),
                 Ok(key) => {

@@ -2,82 +2,122 @@
 
 use std::num::NonZeroU16;
 
+use neli::consts::genl::NlAttrType;
+use neli::neli_enum;
+
 use crate::ipvs::forwarding::{ForwardingMethod, Tunnel, TunnelChecksum};
 use crate::ipvs::listing::{Connections, ListedDestination};
 use crate::ipvs::table::{Destination, DestinationKey, Family, Weight};
-use crate::netlink::{Attributes, MessageWriter, read_u8, read_u16, read_u16_be, read_u32};
+use crate::netlink::{Attributes, Fixed, MessageWriter, Word, read_u8, read_u16, read_u16_be, read_u32};
 
-use super::attribute;
+use super::CommandAttribute;
 use super::value::{address_bytes, family_number, read_address, read_family, read_statistics};
 
 /// Attributes of a destination (`IPVS_DEST_ATTR_*`).
-mod destination_attribute {
-    pub(super) const ADDRESS: u16 = 1;
-    pub(super) const PORT: u16 = 2;
-    pub(super) const FORWARDING: u16 = 3;
-    pub(super) const WEIGHT: u16 = 4;
-    pub(super) const UPPER_THRESHOLD: u16 = 5;
-    pub(super) const LOWER_THRESHOLD: u16 = 6;
-    pub(super) const ACTIVE: u16 = 7;
-    pub(super) const INACTIVE: u16 = 8;
-    pub(super) const PERSISTENT: u16 = 9;
-    pub(super) const STATISTICS: u16 = 10;
-    pub(super) const FAMILY: u16 = 11;
-    pub(super) const STATISTICS64: u16 = 12;
-    pub(super) const TUNNEL_TYPE: u16 = 13;
-    pub(super) const TUNNEL_PORT: u16 = 14;
-    pub(super) const TUNNEL_FLAGS: u16 = 15;
+#[neli_enum(serialized_type = "u16")]
+enum DestinationAttribute {
+    Address = 1,
+    Port = 2,
+    Forwarding = 3,
+    Weight = 4,
+    UpperThreshold = 5,
+    LowerThreshold = 6,
+    Active = 7,
+    Inactive = 8,
+    Persistent = 9,
+    Statistics = 10,
+    Family = 11,
+    Statistics64 = 12,
+    TunnelType = 13,
+    TunnelPort = 14,
+    TunnelFlags = 15,
 }
+
+impl NlAttrType for DestinationAttribute {}
 
 /// `IP_VS_CONN_F_FWD_MASK`.
 const FORWARDING_MASK: u32 = 0x7;
 
 /// Writes what identifies a destination, for `DEL_DEST`.
-pub fn write_destination_key(message: &mut MessageWriter<'_>, key: &DestinationKey) {
-    message.nest(attribute::DESTINATION, |destination| {
-        write_destination_key_attributes(destination, key)
+pub fn write_destination_key(message: &mut MessageWriter<'_, CommandAttribute>, key: &DestinationKey) {
+    message.nest_fixed::<_, KEY>(CommandAttribute::Destination, |destination| {
+        write_key_attributes(destination, key)
     });
 }
 
 /// Writes a whole destination for `NEW_DEST` and `SET_DEST`.
-pub fn write_destination(message: &mut MessageWriter<'_>, key: &DestinationKey, value: &Destination) {
+#[inline]
+pub fn write_destination(
+    message: &mut MessageWriter<'_, CommandAttribute>,
+    key: &DestinationKey,
+    value: &Destination,
+) {
+    let kind = CommandAttribute::Destination;
+    match value.forwarding {
+        ForwardingMethod::Tunnel(tunnel) => message.nest_fixed::<_, TUNNELLED>(kind, |destination| {
+            write_attributes(destination, key, value);
+            destination.words(tunnel_attributes(tunnel));
+        }),
+        _ => message.nest_fixed::<_, WHOLE>(kind, |destination| write_attributes(destination, key, value)),
+    }
+}
+
+/// Bytes of an attribute that holds what identifies a destination: its header, an address, two small attributes; of one that
+/// holds a whole destination, and a tunnelled one.
+const KEY: usize = 4 + 20 + 2 * 8;
+const WHOLE: usize = KEY + 4 * 8;
+const TUNNELLED: usize = WHOLE + 3 * 8;
+
+#[inline(always)]
+fn write_attributes(
+    destination: &mut Fixed<'_, DestinationAttribute>,
+    key: &DestinationKey,
+    value: &Destination,
+) {
     let Destination {
         forwarding,
         weight,
         upper_threshold,
         lower_threshold,
     } = value;
-    message.nest(attribute::DESTINATION, |destination| {
-        write_destination_key_attributes(destination, key);
-        destination.u32(destination_attribute::FORWARDING, forwarding_number(*forwarding));
-        destination.u32(destination_attribute::WEIGHT, weight.get());
-        destination.u32(destination_attribute::UPPER_THRESHOLD, *upper_threshold);
-        destination.u32(destination_attribute::LOWER_THRESHOLD, *lower_threshold);
-        if let ForwardingMethod::Tunnel(tunnel) = forwarding {
-            let (kind, port, checksum) = match tunnel {
-                Tunnel::Ipip => (0, 0, TunnelChecksum::None),
-                Tunnel::Gue { port, checksum } => (1, port.get(), *checksum),
-                Tunnel::Gre { checksum } => (2, 0, *checksum),
-            };
-            destination.u8(destination_attribute::TUNNEL_TYPE, kind);
-            destination.u16_be(destination_attribute::TUNNEL_PORT, port);
-            destination.u16(destination_attribute::TUNNEL_FLAGS, checksum_number(checksum));
-        }
-    });
+    write_key_attributes(destination, key);
+    destination.words([
+        Word::u32(DestinationAttribute::Forwarding, forwarding_number(*forwarding)),
+        Word::u32(DestinationAttribute::Weight, weight.get()),
+        Word::u32(DestinationAttribute::UpperThreshold, *upper_threshold),
+        Word::u32(DestinationAttribute::LowerThreshold, *lower_threshold),
+    ]);
 }
 
-fn write_destination_key_attributes(destination: &mut MessageWriter<'_>, key: &DestinationKey) {
-    destination.array(destination_attribute::ADDRESS, address_bytes(key.address));
-    destination.u16_be(destination_attribute::PORT, key.port);
-    destination.u16(
-        destination_attribute::FAMILY,
-        family_number(Family::of(key.address)),
-    );
+#[inline(always)]
+fn write_key_attributes(destination: &mut Fixed<'_, DestinationAttribute>, key: &DestinationKey) {
+    let family = family_number(Family::of(key.address));
+    destination.array(DestinationAttribute::Address, address_bytes(key.address));
+    destination.words([
+        Word::u16_be(DestinationAttribute::Port, key.port),
+        Word::u16(DestinationAttribute::Family, family),
+    ]);
+}
+
+fn tunnel_attributes(tunnel: Tunnel) -> [Word<DestinationAttribute>; 3] {
+    let (kind, port, checksum) = match tunnel {
+        Tunnel::Ipip => (0, 0, TunnelChecksum::None),
+        Tunnel::Gue { port, checksum } => (1, port.get(), checksum),
+        Tunnel::Gre { checksum } => (2, 0, checksum),
+    };
+    [
+        Word::u8(DestinationAttribute::TunnelType, kind),
+        Word::u16_be(DestinationAttribute::TunnelPort, port),
+        Word::u16(DestinationAttribute::TunnelFlags, checksum_number(checksum)),
+    ]
 }
 
 /// Reads a destination from a reply to `GET_DEST` for a service of the given family.
-pub fn read_destination(mut attributes: Attributes<'_>, service_family: Family) -> Option<ListedDestination> {
-    let (_, nested) = attributes.find(|(kind, _)| *kind == attribute::DESTINATION)?;
+pub fn read_destination(
+    attributes: Attributes<'_, CommandAttribute>,
+    service_family: Family,
+) -> Option<ListedDestination> {
+    let nested = attributes.get(CommandAttribute::Destination)?;
     let (mut family, mut address, mut port) = (service_family, None, 0);
     let (mut forwarding, mut weight, mut upper_threshold, mut lower_threshold) = (0, 0, 0, 0);
     let (mut tunnel_type, mut tunnel_port, mut tunnel_flags) = (0, 0, 0);
@@ -85,21 +125,21 @@ pub fn read_destination(mut attributes: Attributes<'_>, service_family: Family) 
     let mut connections = Connections::default();
     for (kind, payload) in Attributes::new(nested) {
         match kind {
-            destination_attribute::ADDRESS => address = Some(payload),
-            destination_attribute::PORT => port = read_u16_be(payload)?,
-            destination_attribute::FORWARDING => forwarding = read_u32(payload)?,
-            destination_attribute::WEIGHT => weight = read_u32(payload)?,
-            destination_attribute::UPPER_THRESHOLD => upper_threshold = read_u32(payload)?,
-            destination_attribute::LOWER_THRESHOLD => lower_threshold = read_u32(payload)?,
-            destination_attribute::ACTIVE => connections.active = read_u32(payload)?,
-            destination_attribute::INACTIVE => connections.inactive = read_u32(payload)?,
-            destination_attribute::PERSISTENT => connections.persistent = read_u32(payload)?,
-            destination_attribute::STATISTICS => statistics = Some(payload),
-            destination_attribute::FAMILY => family = read_family(payload)?,
-            destination_attribute::STATISTICS64 => statistics64 = Some(payload),
-            destination_attribute::TUNNEL_TYPE => tunnel_type = read_u8(payload)?,
-            destination_attribute::TUNNEL_PORT => tunnel_port = read_u16_be(payload)?,
-            destination_attribute::TUNNEL_FLAGS => tunnel_flags = read_u16(payload)?,
+            DestinationAttribute::Address => address = Some(payload),
+            DestinationAttribute::Port => port = read_u16_be(payload)?,
+            DestinationAttribute::Forwarding => forwarding = read_u32(payload)?,
+            DestinationAttribute::Weight => weight = read_u32(payload)?,
+            DestinationAttribute::UpperThreshold => upper_threshold = read_u32(payload)?,
+            DestinationAttribute::LowerThreshold => lower_threshold = read_u32(payload)?,
+            DestinationAttribute::Active => connections.active = read_u32(payload)?,
+            DestinationAttribute::Inactive => connections.inactive = read_u32(payload)?,
+            DestinationAttribute::Persistent => connections.persistent = read_u32(payload)?,
+            DestinationAttribute::Statistics => statistics = Some(payload),
+            DestinationAttribute::Family => family = read_family(payload)?,
+            DestinationAttribute::Statistics64 => statistics64 = Some(payload),
+            DestinationAttribute::TunnelType => tunnel_type = read_u8(payload)?,
+            DestinationAttribute::TunnelPort => tunnel_port = read_u16_be(payload)?,
+            DestinationAttribute::TunnelFlags => tunnel_flags = read_u16(payload)?,
             _ => {}
         }
     }

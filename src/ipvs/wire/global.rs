@@ -3,33 +3,52 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use neli::consts::genl::NlAttrType;
+use neli::neli_enum;
+
 use crate::ipvs::table::{SyncDaemon, SyncDaemonRole, Timeouts};
-use crate::netlink::{Attributes, MessageWriter, read_u8, read_u16, read_u32};
+use crate::netlink::{Attributes, MessageWriter, Word, read_string, read_u8, read_u16, read_u32};
 
-use super::attribute;
-use super::value::{read_string, read_v4, read_v6, whole_seconds};
+use super::CommandAttribute;
+use super::value::{read_v4, read_v6, whole_seconds};
 
-/// Attributes of a sync daemon (`IPVS_DAEMON_ATTR_*`).
-mod daemon_attribute {
-    pub(super) const STATE: u16 = 1;
-    pub(super) const INTERFACE: u16 = 2;
-    pub(super) const SYNC_ID: u16 = 3;
-    pub(super) const MAX_LENGTH: u16 = 4;
-    pub(super) const GROUP: u16 = 5;
-    pub(super) const GROUP6: u16 = 6;
-    pub(super) const PORT: u16 = 7;
-    pub(super) const TTL: u16 = 8;
+/// Attributes of the answer to `GET_INFO` (`IPVS_INFO_ATTR_*`).
+#[neli_enum(serialized_type = "u16")]
+pub enum InfoAttribute {
+    /// Version: major, minor and patch in the low three bytes.
+    Version = 1,
+    /// Slots of the connection table.
+    ConnectionTableSize = 2,
 }
 
+impl NlAttrType for InfoAttribute {}
+
+/// Attributes of a sync daemon (`IPVS_DAEMON_ATTR_*`).
+#[neli_enum(serialized_type = "u16")]
+enum DaemonAttribute {
+    State = 1,
+    Interface = 2,
+    SyncId = 3,
+    MaxLength = 4,
+    Group = 5,
+    Group6 = 6,
+    Port = 7,
+    Ttl = 8,
+}
+
+impl NlAttrType for DaemonAttribute {}
+
 /// Writes timeouts for `SET_CONFIG`.
-pub fn write_timeouts(message: &mut MessageWriter<'_>, timeouts: &Timeouts) {
-    message.u32(attribute::TIMEOUT_TCP, whole_seconds(timeouts.tcp));
-    message.u32(attribute::TIMEOUT_TCP_FIN, whole_seconds(timeouts.tcp_fin));
-    message.u32(attribute::TIMEOUT_UDP, whole_seconds(timeouts.udp));
+pub fn write_timeouts(message: &mut MessageWriter<'_, CommandAttribute>, timeouts: &Timeouts) {
+    message.words([
+        Word::u32(CommandAttribute::TimeoutTcp, whole_seconds(timeouts.tcp)),
+        Word::u32(CommandAttribute::TimeoutTcpFin, whole_seconds(timeouts.tcp_fin)),
+        Word::u32(CommandAttribute::TimeoutUdp, whole_seconds(timeouts.udp)),
+    ]);
 }
 
 /// Reads timeouts from the reply to `GET_CONFIG`; one that the kernel does not say is zero.
-pub fn read_timeouts(attributes: Attributes<'_>) -> Timeouts {
+pub fn read_timeouts(attributes: Attributes<'_, CommandAttribute>) -> Timeouts {
     let mut timeouts = Timeouts {
         tcp: Duration::ZERO,
         tcp_fin: Duration::ZERO,
@@ -40,9 +59,9 @@ pub fn read_timeouts(attributes: Attributes<'_>) -> Timeouts {
             continue;
         };
         match kind {
-            attribute::TIMEOUT_TCP => timeouts.tcp = seconds,
-            attribute::TIMEOUT_TCP_FIN => timeouts.tcp_fin = seconds,
-            attribute::TIMEOUT_UDP => timeouts.udp = seconds,
+            CommandAttribute::TimeoutTcp => timeouts.tcp = seconds,
+            CommandAttribute::TimeoutTcpFin => timeouts.tcp_fin = seconds,
+            CommandAttribute::TimeoutUdp => timeouts.udp = seconds,
             _ => {}
         }
     }
@@ -50,9 +69,9 @@ pub fn read_timeouts(attributes: Attributes<'_>) -> Timeouts {
 }
 
 /// Writes which sync daemon is meant, for `DEL_DAEMON`.
-pub fn write_daemon_role(message: &mut MessageWriter<'_>, role: SyncDaemonRole) {
-    message.nest(attribute::DAEMON, |daemon| {
-        daemon.u32(daemon_attribute::STATE, daemon_state(role))
+pub fn write_daemon_role(message: &mut MessageWriter<'_, CommandAttribute>, role: SyncDaemonRole) {
+    message.nest(CommandAttribute::Daemon, |daemon| {
+        daemon.u32(DaemonAttribute::State, daemon_state(role))
     });
 }
 
@@ -64,7 +83,7 @@ fn daemon_state(role: SyncDaemonRole) -> u32 {
 }
 
 /// Writes a sync daemon for `NEW_DAEMON`.
-pub fn write_daemon(message: &mut MessageWriter<'_>, value: &SyncDaemon) {
+pub fn write_daemon(message: &mut MessageWriter<'_, CommandAttribute>, value: &SyncDaemon) {
     let SyncDaemon {
         role,
         interface,
@@ -74,31 +93,31 @@ pub fn write_daemon(message: &mut MessageWriter<'_>, value: &SyncDaemon) {
         port,
         ttl,
     } = value;
-    message.nest(attribute::DAEMON, |daemon| {
-        daemon.u32(daemon_attribute::STATE, daemon_state(*role));
-        daemon.string(daemon_attribute::INTERFACE, interface);
-        daemon.u32(daemon_attribute::SYNC_ID, (*sync_id).into());
+    message.nest(CommandAttribute::Daemon, |daemon| {
+        daemon.u32(DaemonAttribute::State, daemon_state(*role));
+        daemon.string(DaemonAttribute::Interface, interface);
+        daemon.u32(DaemonAttribute::SyncId, (*sync_id).into());
         if let Some(length) = max_length {
-            daemon.u16(daemon_attribute::MAX_LENGTH, *length);
+            daemon.u16(DaemonAttribute::MaxLength, *length);
         }
         match group {
-            Some(IpAddr::V4(group)) => daemon.bytes(daemon_attribute::GROUP, &group.octets()),
-            Some(IpAddr::V6(group)) => daemon.bytes(daemon_attribute::GROUP6, &group.octets()),
+            Some(IpAddr::V4(group)) => daemon.bytes(DaemonAttribute::Group, &group.octets()),
+            Some(IpAddr::V6(group)) => daemon.bytes(DaemonAttribute::Group6, &group.octets()),
             None => {}
         }
         // Unlike every other port in this family, the daemon's is in host order.
         if let Some(port) = port {
-            daemon.u16(daemon_attribute::PORT, *port);
+            daemon.u16(DaemonAttribute::Port, *port);
         }
         if let Some(ttl) = ttl {
-            daemon.u8(daemon_attribute::TTL, *ttl);
+            daemon.u8(DaemonAttribute::Ttl, *ttl);
         }
     });
 }
 
 /// Reads a sync daemon from a reply to `GET_DAEMON`.
-pub fn read_daemon(mut attributes: Attributes<'_>) -> Option<SyncDaemon> {
-    let (_, nested) = attributes.find(|(kind, _)| *kind == attribute::DAEMON)?;
+pub fn read_daemon(attributes: Attributes<'_, CommandAttribute>) -> Option<SyncDaemon> {
+    let nested = attributes.get(CommandAttribute::Daemon)?;
     let mut role = None;
     let mut daemon = SyncDaemon {
         role: SyncDaemonRole::Master,
@@ -111,20 +130,20 @@ pub fn read_daemon(mut attributes: Attributes<'_>) -> Option<SyncDaemon> {
     };
     for (kind, payload) in Attributes::new(nested) {
         match kind {
-            daemon_attribute::STATE => {
+            DaemonAttribute::State => {
                 role = match read_u32(payload)? {
                     1 => Some(SyncDaemonRole::Master),
                     2 => Some(SyncDaemonRole::Backup),
                     _ => None,
                 };
             }
-            daemon_attribute::INTERFACE => daemon.interface = read_string(payload)?.into(),
-            daemon_attribute::SYNC_ID => daemon.sync_id = u8::try_from(read_u32(payload)?).ok()?,
-            daemon_attribute::MAX_LENGTH => daemon.max_length = read_u16(payload),
-            daemon_attribute::GROUP => daemon.group = read_v4(payload).map(IpAddr::V4),
-            daemon_attribute::GROUP6 => daemon.group = read_v6(payload).map(IpAddr::V6),
-            daemon_attribute::PORT => daemon.port = read_u16(payload),
-            daemon_attribute::TTL => daemon.ttl = read_u8(payload),
+            DaemonAttribute::Interface => daemon.interface = read_string(payload)?.into(),
+            DaemonAttribute::SyncId => daemon.sync_id = u8::try_from(read_u32(payload)?).ok()?,
+            DaemonAttribute::MaxLength => daemon.max_length = read_u16(payload),
+            DaemonAttribute::Group => daemon.group = read_v4(payload).map(IpAddr::V4),
+            DaemonAttribute::Group6 => daemon.group = read_v6(payload).map(IpAddr::V6),
+            DaemonAttribute::Port => daemon.port = read_u16(payload),
+            DaemonAttribute::Ttl => daemon.ttl = read_u8(payload),
             _ => {}
         }
     }

@@ -16,11 +16,17 @@ mod global;
 mod service;
 mod value;
 
+use neli::ToBytes;
+use neli::consts::genl::{Cmd, NlAttrType};
+use neli::neli_enum;
+
 use crate::ipvs::diff::Change;
 use crate::netlink::{Family as GenericFamily, MessageWriter};
 
 pub use destination::{read_destination, write_destination, write_destination_key};
-pub use global::{read_daemon, read_timeouts, write_daemon, write_daemon_role, write_timeouts};
+pub use global::{
+    InfoAttribute, read_daemon, read_timeouts, write_daemon, write_daemon_role, write_timeouts,
+};
 pub use service::{read_service, write_service, write_service_key};
 
 /// The name under which the kernel registers the family.
@@ -29,86 +35,101 @@ pub const FAMILY_NAME: &str = "IPVS";
 pub const FAMILY_VERSION: u8 = 1;
 
 /// Commands (`IPVS_CMD_*`).
-pub mod command {
+#[neli_enum(serialized_type = "u8")]
+pub enum Command {
     /// Add a service; `EEXIST` if it is there.
-    pub const NEW_SERVICE: u8 = 1;
+    NewService = 1,
     /// Replace a service; `ESRCH` if it is not there.
-    pub const SET_SERVICE: u8 = 2;
+    SetService = 2,
     /// Delete a service and its destinations.
-    pub const DEL_SERVICE: u8 = 3;
+    DelService = 3,
     /// Read one service, or all as a dump.
-    pub const GET_SERVICE: u8 = 4;
+    GetService = 4,
     /// Add a destination.
-    pub const NEW_DEST: u8 = 5;
+    NewDest = 5,
     /// Replace a destination; `ENOENT` if it is not there.
-    pub const SET_DEST: u8 = 6;
+    SetDest = 6,
     /// Delete a destination.
-    pub const DEL_DEST: u8 = 7;
+    DelDest = 7,
     /// Read the destinations of a service; a dump only.
-    pub const GET_DEST: u8 = 8;
+    GetDest = 8,
     /// Start a sync daemon.
-    pub const NEW_DAEMON: u8 = 9;
+    NewDaemon = 9,
     /// Stop a sync daemon.
-    pub const DEL_DAEMON: u8 = 10;
+    DelDaemon = 10,
     /// Read the sync daemons; a dump only.
-    pub const GET_DAEMON: u8 = 11;
+    GetDaemon = 11,
     /// Set the timeouts; 0 keeps one.
-    pub const SET_CONFIG: u8 = 12;
+    SetConfig = 12,
     /// Read the timeouts.
-    pub const GET_CONFIG: u8 = 13;
+    GetConfig = 13,
     /// Read version and table size; the answer says `SET_INFO`.
-    pub const GET_INFO: u8 = 15;
+    GetInfo = 15,
     /// Zero the counters of one service or of all.
-    pub const ZERO: u8 = 16;
+    Zero = 16,
     /// Delete everything.
-    pub const FLUSH: u8 = 17;
+    Flush = 17,
 }
+
+impl Cmd for Command {}
 
 /// Attributes of a command (`IPVS_CMD_ATTR_*`).
-mod attribute {
-    pub(super) const SERVICE: u16 = 1;
-    pub(super) const DESTINATION: u16 = 2;
-    pub(super) const DAEMON: u16 = 3;
-    pub(super) const TIMEOUT_TCP: u16 = 4;
-    pub(super) const TIMEOUT_TCP_FIN: u16 = 5;
-    pub(super) const TIMEOUT_UDP: u16 = 6;
+#[neli_enum(serialized_type = "u16")]
+pub enum CommandAttribute {
+    /// A service.
+    Service = 1,
+    /// A destination.
+    Destination = 2,
+    /// A sync daemon.
+    Daemon = 3,
+    /// Seconds an established TCP connection may be idle.
+    TimeoutTcp = 4,
+    /// Seconds a TCP connection may be idle after FIN.
+    TimeoutTcpFin = 5,
+    /// Seconds a UDP exchange may be idle.
+    TimeoutUdp = 6,
 }
 
-/// Writes the request that makes a change.
-pub fn write_change(message: &mut MessageWriter<'_>, family: GenericFamily, change: &Change) {
+impl NlAttrType for CommandAttribute {}
+
+/// The body of the request that makes a change.
+pub fn request(family: GenericFamily, change: &Change) -> impl ToBytes {
+    family.command(command_of(change), move |message| write_change(message, change))
+}
+
+#[inline]
+fn command_of(change: &Change) -> Command {
     match change {
-        Change::AddService { key, service } => {
-            family.command(message, command::NEW_SERVICE);
+        Change::AddService { .. } => Command::NewService,
+        Change::EditService { .. } => Command::SetService,
+        Change::DeleteService { .. } => Command::DelService,
+        Change::AddDestination { .. } => Command::NewDest,
+        Change::EditDestination { .. } => Command::SetDest,
+        Change::DeleteDestination { .. } => Command::DelDest,
+    }
+}
+
+#[inline]
+fn write_change(message: &mut MessageWriter<'_, CommandAttribute>, change: &Change) {
+    match change {
+        Change::AddService { key, service } | Change::EditService { key, service } => {
             write_service(message, key, service);
         }
-        Change::EditService { key, service } => {
-            family.command(message, command::SET_SERVICE);
-            write_service(message, key, service);
-        }
-        Change::DeleteService { key } => {
-            family.command(message, command::DEL_SERVICE);
-            write_service_key(message, key);
-        }
+        Change::DeleteService { key } => write_service_key(message, key),
         Change::AddDestination {
             service,
             key,
             destination,
-        } => {
-            family.command(message, command::NEW_DEST);
-            write_service_key(message, service);
-            write_destination(message, key, destination);
         }
-        Change::EditDestination {
+        | Change::EditDestination {
             service,
             key,
             destination,
         } => {
-            family.command(message, command::SET_DEST);
             write_service_key(message, service);
             write_destination(message, key, destination);
         }
         Change::DeleteDestination { service, key } => {
-            family.command(message, command::DEL_DEST);
             write_service_key(message, service);
             write_destination_key(message, key);
         }

@@ -1,33 +1,40 @@
 //! Services.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::ipvs::listing::ListedService;
-use crate::ipvs::table::{Family, Granularity, Persistence, SchedulerFlags, Service, ServiceKey};
-use crate::netlink::{Attributes, MessageWriter, read_u16, read_u16_be, read_u32};
+use neli::consts::genl::NlAttrType;
+use neli::neli_enum;
 
-use super::attribute;
+use crate::ipvs::listing::ListedService;
+use crate::ipvs::table::{Family, Granularity, Persistence, Protocol, SchedulerFlags, Service, ServiceKey};
+use crate::netlink::{Attributes, Fixed, MessageWriter, Word, read_string, read_u16, read_u16_be, read_u32};
+
+use super::CommandAttribute;
 use super::value::{
     address_bytes, family_number, protocol_from_number, protocol_number, read_address, read_family,
-    read_statistics, read_string, read_v4, whole_seconds,
+    read_statistics, read_v4, whole_seconds,
 };
 
 /// Attributes of a service (`IPVS_SVC_ATTR_*`).
-mod service_attribute {
-    pub(super) const FAMILY: u16 = 1;
-    pub(super) const PROTOCOL: u16 = 2;
-    pub(super) const ADDRESS: u16 = 3;
-    pub(super) const PORT: u16 = 4;
-    pub(super) const MARK: u16 = 5;
-    pub(super) const SCHEDULER: u16 = 6;
-    pub(super) const FLAGS: u16 = 7;
-    pub(super) const TIMEOUT: u16 = 8;
-    pub(super) const NETMASK: u16 = 9;
-    pub(super) const STATISTICS: u16 = 10;
-    pub(super) const ENGINE: u16 = 11;
-    pub(super) const STATISTICS64: u16 = 12;
+#[neli_enum(serialized_type = "u16")]
+enum ServiceAttribute {
+    Family = 1,
+    Protocol = 2,
+    Address = 3,
+    Port = 4,
+    Mark = 5,
+    Scheduler = 6,
+    Flags = 7,
+    Timeout = 8,
+    Netmask = 9,
+    Statistics = 10,
+    Engine = 11,
+    Statistics64 = 12,
 }
+
+impl NlAttrType for ServiceAttribute {}
 
 /// `IP_VS_SVC_F_*`.
 const FLAG_PERSISTENT: u32 = 0x1;
@@ -37,22 +44,46 @@ const FLAG_SCHEDULER: [u32; 3] = [0x8, 0x10, 0x20];
 const NO_SCHEDULER: &str = "none";
 
 /// Writes what identifies a service, as `DEL_SERVICE`, `GET_DEST` and the destination commands need it.
-pub fn write_service_key(message: &mut MessageWriter<'_>, key: &ServiceKey) {
-    message.nest(attribute::SERVICE, |service| write_key_attributes(service, key));
+#[inline]
+pub fn write_service_key(message: &mut MessageWriter<'_, CommandAttribute>, key: &ServiceKey) {
+    let kind = CommandAttribute::Service;
+    match key {
+        ServiceKey::Address {
+            protocol,
+            address,
+            port,
+        } => message.nest_fixed::<_, { 4 + ADDRESS_KEY }>(kind, |service| {
+            write_address_attributes(service, *protocol, *address, *port)
+        }),
+        ServiceKey::Mark { family, mark } => message.nest_fixed::<_, { 4 + MARK_KEY }>(kind, |service| {
+            write_mark_attributes(service, *family, *mark)
+        }),
+    }
 }
 
 /// Writes a whole service for `NEW_SERVICE` and `SET_SERVICE`.
-pub fn write_service(message: &mut MessageWriter<'_>, key: &ServiceKey, value: &Service) {
+pub fn write_service(message: &mut MessageWriter<'_, CommandAttribute>, key: &ServiceKey, value: &Service) {
     let Service {
         scheduler,
         flags,
         one_packet,
         persistence,
     } = value;
-    message.nest(attribute::SERVICE, |service| {
-        write_key_attributes(service, key);
+    message.nest(CommandAttribute::Service, |service| {
+        match key {
+            ServiceKey::Address {
+                protocol,
+                address,
+                port,
+            } => service.fixed::<ADDRESS_KEY>(|service| {
+                write_address_attributes(service, *protocol, *address, *port)
+            }),
+            ServiceKey::Mark { family, mark } => {
+                service.fixed::<MARK_KEY>(|service| write_mark_attributes(service, *family, *mark))
+            }
+        }
         service.string(
-            service_attribute::SCHEDULER,
+            ServiceAttribute::Scheduler,
             scheduler
                 .as_ref()
                 .map_or(NO_SCHEDULER, |scheduler| scheduler.name()),
@@ -68,67 +99,77 @@ pub fn write_service(message: &mut MessageWriter<'_>, key: &ServiceKey, value: &
         bits |= if persistence.is_some() { FLAG_PERSISTENT } else { 0 };
         let mut flags_and_mask = [0xff; 8];
         flags_and_mask[..4].copy_from_slice(&bits.to_ne_bytes());
-        service.array(service_attribute::FLAGS, flags_and_mask);
+        service.array(ServiceAttribute::Flags, flags_and_mask);
         let seconds = persistence
             .as_ref()
             .map_or(0, |persistence| whole_seconds(persistence.timeout));
-        service.u32(service_attribute::TIMEOUT, seconds);
+        service.u32(ServiceAttribute::Timeout, seconds);
         let granularity = persistence
             .as_ref()
             .map_or(Granularity::single(key.family()), |persistence| {
                 persistence.granularity
             });
         match granularity {
-            Granularity::V4(mask) => service.array(service_attribute::NETMASK, mask.octets()),
-            Granularity::V6(prefix) => service.u32(service_attribute::NETMASK, prefix.into()),
+            Granularity::V4(mask) => service.array(ServiceAttribute::Netmask, mask.octets()),
+            Granularity::V6(prefix) => service.u32(ServiceAttribute::Netmask, prefix.into()),
         }
         if let Some(engine) = persistence
             .as_ref()
             .and_then(|persistence| persistence.engine.as_deref())
         {
-            service.string(service_attribute::ENGINE, engine);
+            service.string(ServiceAttribute::Engine, engine);
         }
     });
 }
 
-fn write_key_attributes(service: &mut MessageWriter<'_>, key: &ServiceKey) {
-    service.u16(service_attribute::FAMILY, family_number(key.family()));
-    match key {
-        ServiceKey::Address {
-            protocol,
-            address,
-            port,
-        } => {
-            service.u16(service_attribute::PROTOCOL, protocol_number(*protocol));
-            service.array(service_attribute::ADDRESS, address_bytes(*address));
-            service.u16_be(service_attribute::PORT, *port);
-        }
-        ServiceKey::Mark { mark, .. } => service.u32(service_attribute::MARK, mark.get()),
-    }
+/// Bytes of the attributes that identify a service: an address and three small ones, or two small ones.
+const ADDRESS_KEY: usize = 20 + 3 * 8;
+const MARK_KEY: usize = 2 * 8;
+
+#[inline(always)]
+fn write_address_attributes(
+    service: &mut Fixed<'_, ServiceAttribute>,
+    protocol: Protocol,
+    address: IpAddr,
+    port: u16,
+) {
+    service.words([
+        Word::u16(ServiceAttribute::Family, family_number(Family::of(address))),
+        Word::u16(ServiceAttribute::Protocol, protocol_number(protocol)),
+    ]);
+    service.array(ServiceAttribute::Address, address_bytes(address));
+    service.words([Word::u16_be(ServiceAttribute::Port, port)]);
+}
+
+fn write_mark_attributes(service: &mut Fixed<'_, ServiceAttribute>, family: Family, mark: NonZeroU32) {
+    service.words([
+        Word::u16(ServiceAttribute::Family, family_number(family)),
+        Word::u32(ServiceAttribute::Mark, mark.get()),
+    ]);
 }
 
 /// Reads a service from a reply to `GET_SERVICE`, without its destinations.
 ///
 /// `None` for a service that Weir cannot name, such as one of a protocol that is neither TCP, UDP nor SCTP.
-pub fn read_service(mut attributes: Attributes<'_>) -> Option<ListedService> {
-    let (_, nested) = attributes.find(|(kind, _)| *kind == attribute::SERVICE)?;
+pub fn read_service(attributes: Attributes<'_, CommandAttribute>) -> Option<ListedService> {
+    let nested = attributes.get(CommandAttribute::Service)?;
     let (mut family, mut protocol, mut address, mut port, mut mark) = (None, None, None, 0, None);
     let (mut scheduler, mut bits, mut timeout, mut netmask, mut engine) = (None, 0, 0, None, None);
     let (mut statistics, mut statistics64) = (None, None);
     for (kind, payload) in Attributes::new(nested) {
         match kind {
-            service_attribute::FAMILY => family = read_family(payload),
-            service_attribute::PROTOCOL => protocol = read_u16(payload),
-            service_attribute::ADDRESS => address = Some(payload),
-            service_attribute::PORT => port = read_u16_be(payload)?,
-            service_attribute::MARK => mark = read_u32(payload).and_then(NonZeroU32::new),
-            service_attribute::SCHEDULER => scheduler = read_string(payload),
-            service_attribute::FLAGS => bits = read_u32(payload)?,
-            service_attribute::TIMEOUT => timeout = read_u32(payload)?,
-            service_attribute::NETMASK => netmask = Some(payload),
-            service_attribute::STATISTICS => statistics = Some(payload),
-            service_attribute::ENGINE => engine = read_string(payload),
-            service_attribute::STATISTICS64 => statistics64 = Some(payload),
+            ServiceAttribute::Family => family = read_family(payload),
+            ServiceAttribute::Protocol => protocol = read_u16(payload),
+            ServiceAttribute::Address => address = Some(payload),
+            ServiceAttribute::Port => port = read_u16_be(payload)?,
+            ServiceAttribute::Mark => mark = read_u32(payload).and_then(NonZeroU32::new),
+            ServiceAttribute::Scheduler => scheduler = read_string(payload),
+            ServiceAttribute::Flags => bits = read_u32(payload)?,
+            ServiceAttribute::Timeout => timeout = read_u32(payload)?,
+            ServiceAttribute::Netmask => netmask = Some(payload),
+            ServiceAttribute::Statistics => statistics = Some(payload),
+            ServiceAttribute::Engine => engine = read_string(payload),
+            ServiceAttribute::Statistics64 => statistics64 = Some(payload),
             _ => {}
         }
     }

@@ -3,6 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use neli::consts::genl::NlAttrType;
+use neli::neli_enum;
+
 use crate::ipvs::listing::Statistics;
 use crate::ipvs::table::{Family, Protocol};
 use crate::netlink::{Attributes, read_u16, read_u32, read_u64};
@@ -70,16 +73,27 @@ pub(super) fn read_v6(payload: &[u8]) -> Option<Ipv6Addr> {
     payload.first_chunk::<16>().map(|octets| Ipv6Addr::from(*octets))
 }
 
-/// Reads a NUL-terminated string.
-pub(super) fn read_string(payload: &[u8]) -> Option<&str> {
-    let text = payload.split(|byte| *byte == 0).next()?;
-    std::str::from_utf8(text).ok()
-}
-
 /// Whole seconds, at most what the kernel's field holds.
 pub(super) fn whole_seconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }
+
+/// Counters (`IPVS_STATS_ATTR_*`).
+#[neli_enum(serialized_type = "u16")]
+enum StatisticsAttribute {
+    Connections = 1,
+    PacketsIn = 2,
+    PacketsOut = 3,
+    BytesIn = 4,
+    BytesOut = 5,
+    ConnectionsPerSecond = 6,
+    PacketsInPerSecond = 7,
+    PacketsOutPerSecond = 8,
+    BytesInPerSecond = 9,
+    BytesOutPerSecond = 10,
+}
+
+impl NlAttrType for StatisticsAttribute {}
 
 /// Reads the 64-bit counters, or the older ones of which only bytes had 64 bits.
 pub(super) fn read_statistics(wide: Option<&[u8]>, narrow: Option<&[u8]>) -> Statistics {
@@ -89,17 +103,17 @@ pub(super) fn read_statistics(wide: Option<&[u8]>, narrow: Option<&[u8]>) -> Sta
             continue;
         };
         let field = match kind {
-            1 => &mut statistics.connections,
-            2 => &mut statistics.packets_in,
-            3 => &mut statistics.packets_out,
-            4 => &mut statistics.bytes_in,
-            5 => &mut statistics.bytes_out,
-            6 => &mut statistics.connections_per_second,
-            7 => &mut statistics.packets_in_per_second,
-            8 => &mut statistics.packets_out_per_second,
-            9 => &mut statistics.bytes_in_per_second,
-            10 => &mut statistics.bytes_out_per_second,
-            _ => continue,
+            StatisticsAttribute::Connections => &mut statistics.connections,
+            StatisticsAttribute::PacketsIn => &mut statistics.packets_in,
+            StatisticsAttribute::PacketsOut => &mut statistics.packets_out,
+            StatisticsAttribute::BytesIn => &mut statistics.bytes_in,
+            StatisticsAttribute::BytesOut => &mut statistics.bytes_out,
+            StatisticsAttribute::ConnectionsPerSecond => &mut statistics.connections_per_second,
+            StatisticsAttribute::PacketsInPerSecond => &mut statistics.packets_in_per_second,
+            StatisticsAttribute::PacketsOutPerSecond => &mut statistics.packets_out_per_second,
+            StatisticsAttribute::BytesInPerSecond => &mut statistics.bytes_in_per_second,
+            StatisticsAttribute::BytesOutPerSecond => &mut statistics.bytes_out_per_second,
+            StatisticsAttribute::UnrecognizedConst(_) => continue,
         };
         *field = value;
     }

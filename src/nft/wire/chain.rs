@@ -1,5 +1,8 @@
 //! Chains and rules.
 
+use neli::consts::genl::NlAttrType;
+use neli::neli_enum;
+
 use crate::netlink::{MessageWriter, read_u64_be};
 
 use crate::nft::ruleset::{Chain, ChainKind, Expression, Family, Hook, Rule, Verdict};
@@ -8,27 +11,36 @@ use super::expression::{read_expressions, verdict_from_number, verdict_number, w
 use super::value::{attribute, number, text};
 
 /// `NFTA_CHAIN_*`.
-mod chain_attribute {
-    pub(super) const TABLE: u16 = 1;
-    pub(super) const NAME: u16 = 3;
-    pub(super) const HOOK: u16 = 4;
-    pub(super) const POLICY: u16 = 5;
-    pub(super) const TYPE: u16 = 7;
+#[neli_enum(serialized_type = "u16")]
+pub(super) enum ChainAttribute {
+    Table = 1,
+    Name = 3,
+    Hook = 4,
+    Policy = 5,
+    Type = 7,
 }
+
+impl NlAttrType for ChainAttribute {}
 
 /// `NFTA_HOOK_*`.
-mod hook_attribute {
-    pub(super) const NUMBER: u16 = 1;
-    pub(super) const PRIORITY: u16 = 2;
+#[neli_enum(serialized_type = "u16")]
+pub(super) enum HookAttribute {
+    Number = 1,
+    Priority = 2,
 }
 
+impl NlAttrType for HookAttribute {}
+
 /// `NFTA_RULE_*`.
-mod rule_attribute {
-    pub(super) const TABLE: u16 = 1;
-    pub(super) const CHAIN: u16 = 2;
-    pub(super) const HANDLE: u16 = 3;
-    pub(super) const EXPRESSIONS: u16 = 4;
+#[neli_enum(serialized_type = "u16")]
+pub(super) enum RuleAttribute {
+    Table = 1,
+    Chain = 2,
+    Handle = 3,
+    Expressions = 4,
 }
+
+impl NlAttrType for RuleAttribute {}
 
 /// A chain at a hook, whoever made it.
 pub(super) struct BaseChain {
@@ -41,34 +53,34 @@ pub(super) struct BaseChain {
 /// Writes a chain without its rules, for `NFT_MSG_NEWCHAIN`. At a hook that the family does not have, `hook_number`
 /// says so before.
 pub(super) fn write_chain(
-    message: &mut MessageWriter<'_>,
+    message: &mut MessageWriter<'_, ChainAttribute>,
     table: &str,
     name: &str,
     kind: ChainKind,
     hook_number: u32,
     priority: i32,
 ) {
-    message.string(chain_attribute::TABLE, table);
-    message.string(chain_attribute::NAME, name);
-    message.nest(chain_attribute::HOOK, |hook| {
-        hook.u32_be(hook_attribute::NUMBER, hook_number);
-        hook.array(hook_attribute::PRIORITY, priority.to_be_bytes());
+    message.string(ChainAttribute::Table, table);
+    message.string(ChainAttribute::Name, name);
+    message.nest(ChainAttribute::Hook, |hook| {
+        hook.u32_be(HookAttribute::Number, hook_number);
+        hook.array(HookAttribute::Priority, priority.to_be_bytes());
     });
-    message.u32_be(chain_attribute::POLICY, verdict_number(Verdict::Accept));
-    message.string(chain_attribute::TYPE, kind_name(kind));
+    message.u32_be(ChainAttribute::Policy, verdict_number(Verdict::Accept));
+    message.string(ChainAttribute::Type, kind_name(kind));
 }
 
 /// Table and name of a chain of `NFT_MSG_NEWCHAIN`, and what it is if it is at a hook.
 pub(super) fn read_chain(family: Family, message: &[u8]) -> Option<(&str, &str, Option<BaseChain>)> {
-    let table = text(message, chain_attribute::TABLE)?;
-    let name = text(message, chain_attribute::NAME)?;
-    let base = attribute(message, chain_attribute::HOOK).and_then(|hook| {
-        let hook_number = number(hook, hook_attribute::NUMBER)?;
+    let table = text(message, ChainAttribute::Table)?;
+    let name = text(message, ChainAttribute::Name)?;
+    let base = attribute(message, ChainAttribute::Hook).and_then(|hook| {
+        let hook_number = number(hook, HookAttribute::Number)?;
         Some(BaseChain {
-            kind: text(message, chain_attribute::TYPE).and_then(kind_from_name),
+            kind: text(message, ChainAttribute::Type).and_then(kind_from_name),
             hook: hook_from_number(family, hook_number),
-            priority: number(hook, hook_attribute::PRIORITY)? as i32,
-            policy: number(message, chain_attribute::POLICY)
+            priority: number(hook, HookAttribute::Priority)? as i32,
+            policy: number(message, ChainAttribute::Policy)
                 .and_then(verdict_from_number)
                 .unwrap_or(Verdict::Accept),
         })
@@ -106,19 +118,24 @@ pub(super) fn chain_of(base: Option<BaseChain>) -> Chain {
 }
 
 /// Writes a rule, for `NFT_MSG_NEWRULE`.
-pub(super) fn write_rule(message: &mut MessageWriter<'_>, table: &str, chain: &str, rule: &[Expression]) {
-    message.string(rule_attribute::TABLE, table);
-    message.string(rule_attribute::CHAIN, chain);
-    write_expressions(message, rule_attribute::EXPRESSIONS, rule);
+pub(super) fn write_rule(
+    message: &mut MessageWriter<'_, RuleAttribute>,
+    table: &str,
+    chain: &str,
+    rule: &[Expression],
+) {
+    message.string(RuleAttribute::Table, table);
+    message.string(RuleAttribute::Chain, chain);
+    message.nest(RuleAttribute::Expressions, |list| write_expressions(list, rule));
 }
 
 /// Table, chain, handle and expressions of a rule of `NFT_MSG_NEWRULE`.
 pub(super) fn read_rule(message: &[u8]) -> Option<(&str, &str, u64, Rule)> {
-    let handle = attribute(message, rule_attribute::HANDLE).and_then(read_u64_be);
-    let expressions = attribute(message, rule_attribute::EXPRESSIONS).unwrap_or_default();
+    let handle = attribute(message, RuleAttribute::Handle).and_then(read_u64_be);
+    let expressions = attribute(message, RuleAttribute::Expressions).unwrap_or_default();
     Some((
-        text(message, rule_attribute::TABLE)?,
-        text(message, rule_attribute::CHAIN)?,
+        text(message, RuleAttribute::Table)?,
+        text(message, RuleAttribute::Chain)?,
         handle.unwrap_or_default(),
         read_expressions(expressions),
     ))

@@ -3,18 +3,26 @@
 //! Reading is strict: an expression that says more than Weir's words can say (an inverted lookup, a checksum to mend,
 //! a range of ports) reads as unknown, so that it never passes for one of Weir's.
 
-use crate::netlink::{MessageWriter, read_u8};
+use neli::consts::genl::NlAttrType;
+use neli::neli_enum;
+
+use crate::netlink::{AttributeType, MessageWriter, Word, read_u8};
 
 use crate::nft::ruleset::{Base, Expression, Family, MetaKey, Register, Verdict};
 
 use super::value::{
-    LIST_ITEM, attribute, family_from_number, family_number, items, number, read_register, read_value,
-    register_number, text, write_value,
+    DataAttribute, ListAttribute, attribute, family_from_number, family_number, items, number, read_register,
+    read_value, register_number, text, write_value,
 };
 
-/// `NFTA_EXPR_NAME` and `NFTA_EXPR_DATA`.
-const NAME: u16 = 1;
-const DATA: u16 = 2;
+/// `NFTA_EXPR_*`.
+#[neli_enum(serialized_type = "u16")]
+pub(super) enum ExpressionAttribute {
+    Name = 1,
+    Data = 2,
+}
+
+impl NlAttrType for ExpressionAttribute {}
 
 /// The kernel's names of expressions.
 mod name {
@@ -30,82 +38,120 @@ mod name {
 }
 
 /// `NFTA_PAYLOAD_*`.
-mod payload_attribute {
-    pub(super) const DESTINATION: u16 = 1;
-    pub(super) const BASE: u16 = 2;
-    pub(super) const OFFSET: u16 = 3;
-    pub(super) const LENGTH: u16 = 4;
-    pub(super) const SOURCE: u16 = 5;
+#[neli_enum(serialized_type = "u16")]
+pub(super) enum PayloadAttribute {
+    Destination = 1,
+    Base = 2,
+    Offset = 3,
+    Length = 4,
+    Source = 5,
     /// `NFT_PAYLOAD_CSUM_NONE` is 0.
-    pub(super) const CHECKSUM_TYPE: u16 = 6;
-    pub(super) const CHECKSUM_OFFSET: u16 = 7;
-    pub(super) const CHECKSUM_FLAGS: u16 = 8;
+    ChecksumType = 6,
+    ChecksumOffset = 7,
+    ChecksumFlags = 8,
 }
+
+impl NlAttrType for PayloadAttribute {}
 
 /// `NFTA_META_*`.
-mod meta_attribute {
-    pub(super) const DESTINATION: u16 = 1;
-    pub(super) const KEY: u16 = 2;
-    pub(super) const SOURCE: u16 = 3;
+#[neli_enum(serialized_type = "u16")]
+pub(super) enum MetaAttribute {
+    Destination = 1,
+    Key = 2,
+    Source = 3,
 }
+
+impl NlAttrType for MetaAttribute {}
 
 /// `NFTA_BITWISE_*`.
-mod bitwise_attribute {
-    pub(super) const SOURCE: u16 = 1;
-    pub(super) const DESTINATION: u16 = 2;
-    pub(super) const LENGTH: u16 = 3;
-    pub(super) const MASK: u16 = 4;
-    pub(super) const XOR: u16 = 5;
+#[neli_enum(serialized_type = "u16")]
+pub(super) enum BitwiseAttribute {
+    Source = 1,
+    Destination = 2,
+    Length = 3,
+    Mask = 4,
+    Xor = 5,
     /// `NFT_BITWISE_MASK_XOR`, called `NFT_BITWISE_BOOL` before, is 0.
-    pub(super) const OPERATION: u16 = 6;
+    Operation = 6,
 }
+
+impl NlAttrType for BitwiseAttribute {}
 
 /// `NFTA_CMP_*`.
-mod compare_attribute {
-    pub(super) const SOURCE: u16 = 1;
+#[neli_enum(serialized_type = "u16")]
+pub(super) enum CompareAttribute {
+    Source = 1,
     /// `NFT_CMP_EQ` is 0, `NFT_CMP_NEQ` 1.
-    pub(super) const OPERATION: u16 = 2;
-    pub(super) const DATA: u16 = 3;
+    Operation = 2,
+    Data = 3,
 }
+
+impl NlAttrType for CompareAttribute {}
 
 /// `NFTA_LOOKUP_*`.
-mod lookup_attribute {
-    pub(super) const SET: u16 = 1;
-    pub(super) const SOURCE: u16 = 2;
-    pub(super) const DESTINATION: u16 = 3;
-    pub(super) const FLAGS: u16 = 5;
+#[neli_enum(serialized_type = "u16")]
+pub(super) enum LookupAttribute {
+    Set = 1,
+    Source = 2,
+    Destination = 3,
+    Flags = 5,
 }
 
-/// `NFTA_IMMEDIATE_*`, and what is inside for verdicts.
-mod immediate_attribute {
-    pub(super) const DESTINATION: u16 = 1;
-    pub(super) const DATA: u16 = 2;
-    /// `NFTA_DATA_VERDICT`.
-    pub(super) const VERDICT: u16 = 2;
-    /// `NFTA_VERDICT_CODE`.
-    pub(super) const CODE: u16 = 1;
+impl NlAttrType for LookupAttribute {}
+
+/// `NFTA_IMMEDIATE_*`.
+#[neli_enum(serialized_type = "u16")]
+pub(super) enum ImmediateAttribute {
+    Destination = 1,
+    Data = 2,
 }
+
+impl NlAttrType for ImmediateAttribute {}
+
+/// `NFTA_VERDICT_*`.
+#[neli_enum(serialized_type = "u16")]
+pub(super) enum VerdictAttribute {
+    Code = 1,
+}
+
+impl NlAttrType for VerdictAttribute {}
+
+/// `NFTA_MASQ_*`.
+#[neli_enum(serialized_type = "u16")]
+pub(super) enum MasqueradeAttribute {
+    Flags = 1,
+    PortMin = 2,
+    PortMax = 3,
+}
+
+impl NlAttrType for MasqueradeAttribute {}
 
 /// `NFTA_NAT_*`.
-mod nat_attribute {
-    pub(super) const TYPE: u16 = 1;
-    pub(super) const FAMILY: u16 = 2;
-    pub(super) const ADDRESS_MIN: u16 = 3;
-    pub(super) const ADDRESS_MAX: u16 = 4;
-    pub(super) const PORT_MIN: u16 = 5;
-    pub(super) const PORT_MAX: u16 = 6;
-    pub(super) const FLAGS: u16 = 7;
+#[neli_enum(serialized_type = "u16")]
+pub(super) enum NatAttribute {
+    Type = 1,
+    Family = 2,
+    AddressMin = 3,
+    AddressMax = 4,
+    PortMin = 5,
+    PortMax = 6,
+    Flags = 7,
 }
 
+impl NlAttrType for NatAttribute {}
+
 /// `NFTA_EXTHDR_*`.
-mod extension_attribute {
-    pub(super) const TYPE: u16 = 2;
-    pub(super) const OFFSET: u16 = 3;
-    pub(super) const LENGTH: u16 = 4;
-    pub(super) const FLAGS: u16 = 5;
-    pub(super) const OPERATION: u16 = 6;
-    pub(super) const SOURCE: u16 = 7;
+#[neli_enum(serialized_type = "u16")]
+pub(super) enum ExtensionAttribute {
+    Type = 2,
+    Offset = 3,
+    Length = 4,
+    Flags = 5,
+    Operation = 6,
+    Source = 7,
 }
+
+impl NlAttrType for ExtensionAttribute {}
 
 /// `NFT_NAT_DNAT`.
 const DESTINATION_NAT: u32 = 1;
@@ -123,18 +169,16 @@ const VERDICT_REGISTER: u32 = 0;
 const DROP: u32 = 0;
 const ACCEPT: u32 = 1;
 
-/// Writes a list of expressions as attribute `kind`.
+/// Writes a list of expressions.
 ///
 /// [`Expression::Unknown`] has no form; `check` in the module above keeps it from coming here.
-pub(super) fn write_expressions(message: &mut MessageWriter<'_>, kind: u16, rule: &[Expression]) {
-    message.nest(kind, |list| {
-        for expression in rule {
-            list.nest(LIST_ITEM, |item| {
-                item.string(NAME, kernel_name(expression));
-                item.nest(DATA, |data| write_data(data, expression));
-            });
-        }
-    });
+pub(super) fn write_expressions(list: &mut MessageWriter<'_, ListAttribute>, rule: &[Expression]) {
+    for expression in rule {
+        list.nest(ListAttribute::Item, |item| {
+            item.string(ExpressionAttribute::Name, kernel_name(expression));
+            write_data(item, expression);
+        });
+    }
 }
 
 fn kernel_name(expression: &Expression) -> &str {
@@ -152,99 +196,105 @@ fn kernel_name(expression: &Expression) -> &str {
     }
 }
 
-fn write_data(data: &mut MessageWriter<'_>, expression: &Expression) {
+fn write_data(item: &mut MessageWriter<'_, ExpressionAttribute>, expression: &Expression) {
+    let kind = ExpressionAttribute::Data;
     match expression {
         Expression::Payload {
             base,
             offset,
             length,
             register,
-        } => {
-            data.u32_be(payload_attribute::DESTINATION, register_number(*register));
-            write_place(data, *base, *offset, *length);
-        }
+        } => item.nest(kind, |data| {
+            data.u32_be(PayloadAttribute::Destination, register_number(*register));
+            data.words(place(*base, *offset, *length));
+        }),
         Expression::PayloadWrite {
             base,
             offset,
             length,
             register,
-        } => {
-            data.u32_be(payload_attribute::SOURCE, register_number(*register));
-            write_place(data, *base, *offset, *length);
-            data.u32_be(payload_attribute::CHECKSUM_TYPE, 0);
-            data.u32_be(payload_attribute::CHECKSUM_OFFSET, 0);
-        }
-        Expression::Meta { key, register } => {
-            data.u32_be(meta_attribute::KEY, meta_number(*key));
-            data.u32_be(meta_attribute::DESTINATION, register_number(*register));
-        }
-        Expression::SetMark { register } => {
-            data.u32_be(meta_attribute::KEY, meta_number(MetaKey::Mark));
-            data.u32_be(meta_attribute::SOURCE, register_number(*register));
-        }
-        Expression::Mask { register, mask } => {
-            data.u32_be(bitwise_attribute::SOURCE, register_number(*register));
-            data.u32_be(bitwise_attribute::DESTINATION, register_number(*register));
-            data.u32_be(bitwise_attribute::LENGTH, mask.len() as u32);
-            write_value(data, bitwise_attribute::MASK, mask);
-            write_value(data, bitwise_attribute::XOR, &vec![0; mask.len()]);
-        }
+        } => item.nest(kind, |data| {
+            data.u32_be(PayloadAttribute::Source, register_number(*register));
+            data.words(place(*base, *offset, *length));
+            data.u32_be(PayloadAttribute::ChecksumType, 0);
+            data.u32_be(PayloadAttribute::ChecksumOffset, 0);
+        }),
+        Expression::Meta { key, register } => item.nest(kind, |data| {
+            data.u32_be(MetaAttribute::Key, meta_number(*key));
+            data.u32_be(MetaAttribute::Destination, register_number(*register));
+        }),
+        Expression::SetMark { register } => item.nest(kind, |data| {
+            data.u32_be(MetaAttribute::Key, meta_number(MetaKey::Mark));
+            data.u32_be(MetaAttribute::Source, register_number(*register));
+        }),
+        Expression::Mask { register, mask } => item.nest(kind, |data| {
+            data.u32_be(BitwiseAttribute::Source, register_number(*register));
+            data.u32_be(BitwiseAttribute::Destination, register_number(*register));
+            data.u32_be(BitwiseAttribute::Length, mask.len() as u32);
+            write_value(data, BitwiseAttribute::Mask, mask);
+            write_value(data, BitwiseAttribute::Xor, &vec![0; mask.len()]);
+        }),
         Expression::Compare {
             register,
             equal,
             value,
-        } => {
-            data.u32_be(compare_attribute::SOURCE, register_number(*register));
-            data.u32_be(compare_attribute::OPERATION, u32::from(!equal));
-            write_value(data, compare_attribute::DATA, value);
-        }
-        Expression::Lookup { set, register, into } => {
-            data.string(lookup_attribute::SET, set);
-            data.u32_be(lookup_attribute::SOURCE, register_number(*register));
+        } => item.nest(kind, |data| {
+            data.u32_be(CompareAttribute::Source, register_number(*register));
+            data.u32_be(CompareAttribute::Operation, u32::from(!equal));
+            write_value(data, CompareAttribute::Data, value);
+        }),
+        Expression::Lookup { set, register, into } => item.nest(kind, |data| {
+            data.string(LookupAttribute::Set, set);
+            data.u32_be(LookupAttribute::Source, register_number(*register));
             if let Some(into) = into {
-                data.u32_be(lookup_attribute::DESTINATION, register_number(*into));
+                data.u32_be(LookupAttribute::Destination, register_number(*into));
             }
-        }
-        Expression::Immediate { register, value } => {
-            data.u32_be(immediate_attribute::DESTINATION, register_number(*register));
-            write_value(data, immediate_attribute::DATA, value);
-        }
-        Expression::Verdict(verdict) => {
-            data.u32_be(immediate_attribute::DESTINATION, VERDICT_REGISTER);
-            data.nest(immediate_attribute::DATA, |data| {
-                data.nest(immediate_attribute::VERDICT, |data| {
-                    data.u32_be(immediate_attribute::CODE, verdict_number(*verdict));
-                });
-            });
-        }
-        Expression::DestinationNat { family, address } => {
-            data.u32_be(nat_attribute::TYPE, DESTINATION_NAT);
-            data.u32_be(nat_attribute::FAMILY, family_number(*family).into());
-            data.u32_be(nat_attribute::ADDRESS_MIN, register_number(*address));
-        }
-        Expression::ClampSegmentSize { register } => {
-            data.u32_be(extension_attribute::SOURCE, register_number(*register));
-            data.u8(extension_attribute::TYPE, SEGMENT_SIZE);
-            data.u32_be(extension_attribute::OFFSET, SEGMENT_SIZE_OFFSET);
-            data.u32_be(extension_attribute::LENGTH, SEGMENT_SIZE_LENGTH);
-            data.u32_be(extension_attribute::OPERATION, TCP_OPTION);
-        }
-        Expression::Masquerade | Expression::Unknown(_) => {}
+        }),
+        Expression::Immediate { register, value } => item.nest(kind, |data| {
+            data.u32_be(ImmediateAttribute::Destination, register_number(*register));
+            write_value(data, ImmediateAttribute::Data, value);
+        }),
+        Expression::Verdict(verdict) => item.nest(kind, |data| write_verdict(data, *verdict)),
+        Expression::DestinationNat { family, address } => item.nest(kind, |data| {
+            data.u32_be(NatAttribute::Type, DESTINATION_NAT);
+            data.u32_be(NatAttribute::Family, family_number(*family).into());
+            data.u32_be(NatAttribute::AddressMin, register_number(*address));
+        }),
+        Expression::ClampSegmentSize { register } => item.nest(kind, |data| {
+            data.u32_be(ExtensionAttribute::Source, register_number(*register));
+            data.u8(ExtensionAttribute::Type, SEGMENT_SIZE);
+            data.u32_be(ExtensionAttribute::Offset, SEGMENT_SIZE_OFFSET);
+            data.u32_be(ExtensionAttribute::Length, SEGMENT_SIZE_LENGTH);
+            data.u32_be(ExtensionAttribute::Operation, TCP_OPTION);
+        }),
+        Expression::Masquerade => item.nest::<MasqueradeAttribute>(kind, |_| {}),
+        Expression::Unknown(_) => {}
     }
 }
 
-fn write_place(data: &mut MessageWriter<'_>, base: Base, offset: u32, length: u32) {
-    data.u32_be(payload_attribute::BASE, base_number(base));
-    data.u32_be(payload_attribute::OFFSET, offset);
-    data.u32_be(payload_attribute::LENGTH, length);
+fn write_verdict(data: &mut MessageWriter<'_, ImmediateAttribute>, verdict: Verdict) {
+    data.u32_be(ImmediateAttribute::Destination, VERDICT_REGISTER);
+    data.nest(ImmediateAttribute::Data, |content| {
+        content.nest(DataAttribute::Verdict, |content| {
+            content.u32_be(VerdictAttribute::Code, verdict_number(verdict));
+        });
+    });
+}
+
+fn place(base: Base, offset: u32, length: u32) -> [Word<PayloadAttribute>; 3] {
+    [
+        Word::u32_be(PayloadAttribute::Base, base_number(base)),
+        Word::u32_be(PayloadAttribute::Offset, offset),
+        Word::u32_be(PayloadAttribute::Length, length),
+    ]
 }
 
 /// Reads the expressions of a rule.
 pub(super) fn read_expressions(list: &[u8]) -> Vec<Expression> {
     items(list)
         .map(|item| {
-            let name = text(item, NAME).unwrap_or_default();
-            let data = attribute(item, DATA).unwrap_or_default();
+            let name = text(item, ExpressionAttribute::Name).unwrap_or_default();
+            let data = attribute(item, ExpressionAttribute::Data).unwrap_or_default();
             read_expression(name, data).unwrap_or_else(|| Expression::Unknown(name.into()))
         })
         .collect()
@@ -252,15 +302,12 @@ pub(super) fn read_expressions(list: &[u8]) -> Vec<Expression> {
 
 /// `None` for what Weir has no word for.
 fn read_expression(name: &str, data: &[u8]) -> Option<Expression> {
-    let register = |kind: u16| attribute(data, kind).and_then(read_register);
-    let is_zero = |kind: u16| number(data, kind).is_none_or(|value| value == 0);
-    let is_absent = |kind: u16| attribute(data, kind).is_none();
     match name {
         name::PAYLOAD => {
-            let base = base_from_number(number(data, payload_attribute::BASE)?)?;
-            let offset = number(data, payload_attribute::OFFSET)?;
-            let length = number(data, payload_attribute::LENGTH)?;
-            if let Some(register) = register(payload_attribute::DESTINATION) {
+            let base = base_from_number(number(data, PayloadAttribute::Base)?)?;
+            let offset = number(data, PayloadAttribute::Offset)?;
+            let length = number(data, PayloadAttribute::Length)?;
+            if let Some(register) = register(data, PayloadAttribute::Destination) {
                 return Some(Expression::Payload {
                     base,
                     offset,
@@ -268,20 +315,20 @@ fn read_expression(name: &str, data: &[u8]) -> Option<Expression> {
                     register,
                 });
             }
-            let mends_no_checksum =
-                is_zero(payload_attribute::CHECKSUM_TYPE) && is_zero(payload_attribute::CHECKSUM_FLAGS);
+            let mends_no_checksum = is_zero(data, PayloadAttribute::ChecksumType)
+                && is_zero(data, PayloadAttribute::ChecksumFlags);
             mends_no_checksum.then_some(Expression::PayloadWrite {
                 base,
                 offset,
                 length,
-                register: register(payload_attribute::SOURCE)?,
+                register: register(data, PayloadAttribute::Source)?,
             })
         }
         name::META => {
-            let key = meta_from_number(number(data, meta_attribute::KEY)?)?;
+            let key = meta_from_number(number(data, MetaAttribute::Key)?)?;
             match (
-                register(meta_attribute::DESTINATION),
-                register(meta_attribute::SOURCE),
+                register(data, MetaAttribute::Destination),
+                register(data, MetaAttribute::Source),
             ) {
                 (Some(register), None) => Some(Expression::Meta { key, register }),
                 (None, Some(register)) if key == MetaKey::Mark => Some(Expression::SetMark { register }),
@@ -290,74 +337,93 @@ fn read_expression(name: &str, data: &[u8]) -> Option<Expression> {
         }
         name::BITWISE => {
             let register = same(
-                register(bitwise_attribute::SOURCE)?,
-                register(bitwise_attribute::DESTINATION)?,
+                register(data, BitwiseAttribute::Source)?,
+                register(data, BitwiseAttribute::Destination)?,
             )?;
-            let mask = read_value(attribute(data, bitwise_attribute::MASK)?)?;
-            let flipped = read_value(attribute(data, bitwise_attribute::XOR)?)?;
-            let masks_alone = is_zero(bitwise_attribute::OPERATION) && flipped.iter().all(|byte| *byte == 0);
+            let mask = read_value(attribute(data, BitwiseAttribute::Mask)?)?;
+            let flipped = read_value(attribute(data, BitwiseAttribute::Xor)?)?;
+            let masks_alone =
+                is_zero(data, BitwiseAttribute::Operation) && flipped.iter().all(|byte| *byte == 0);
             masks_alone.then(|| Expression::Mask {
                 register,
                 mask: mask.to_vec(),
             })
         }
         name::COMPARE => Some(Expression::Compare {
-            register: register(compare_attribute::SOURCE)?,
-            equal: match number(data, compare_attribute::OPERATION)? {
+            register: register(data, CompareAttribute::Source)?,
+            equal: match number(data, CompareAttribute::Operation)? {
                 0 => true,
                 1 => false,
                 _ => return None,
             },
-            value: read_value(attribute(data, compare_attribute::DATA)?)?.to_vec(),
+            value: read_value(attribute(data, CompareAttribute::Data)?)?.to_vec(),
         }),
-        name::LOOKUP => is_zero(lookup_attribute::FLAGS).then_some(Expression::Lookup {
-            set: text(data, lookup_attribute::SET)?.into(),
-            register: register(lookup_attribute::SOURCE)?,
-            into: register(lookup_attribute::DESTINATION),
+        name::LOOKUP => is_zero(data, LookupAttribute::Flags).then_some(Expression::Lookup {
+            set: text(data, LookupAttribute::Set)?.into(),
+            register: register(data, LookupAttribute::Source)?,
+            into: register(data, LookupAttribute::Destination),
         }),
         name::IMMEDIATE => read_immediate(data),
         name::NAT => {
-            let family = u8::try_from(number(data, nat_attribute::FAMILY)?).ok();
-            let address = register(nat_attribute::ADDRESS_MIN)?;
+            let family = u8::try_from(number(data, NatAttribute::Family)?).ok();
+            let address = register(data, NatAttribute::AddressMin)?;
             // Without a last address the kernel says the first once more.
-            let last = register(nat_attribute::ADDRESS_MAX).unwrap_or(address);
-            let plain = number(data, nat_attribute::TYPE)? == DESTINATION_NAT
-                && number(data, nat_attribute::FLAGS).is_none_or(|flags| flags & !NAT_OF_ADDRESS == 0)
-                && is_absent(nat_attribute::PORT_MIN)
-                && is_absent(nat_attribute::PORT_MAX);
+            let last = register(data, NatAttribute::AddressMax).unwrap_or(address);
+            let plain = number(data, NatAttribute::Type)? == DESTINATION_NAT
+                && number(data, NatAttribute::Flags).is_none_or(|flags| flags & !NAT_OF_ADDRESS == 0)
+                && is_absent(data, NatAttribute::PortMin)
+                && is_absent(data, NatAttribute::PortMax);
             plain.then_some(Expression::DestinationNat {
                 family: family.and_then(family_from_number)?,
                 address: same(address, last)?,
             })
         }
         // Its attributes are flags and ports: Weir's has none.
-        name::MASQUERADE => (1..=3).all(is_zero).then_some(Expression::Masquerade),
+        name::MASQUERADE => {
+            use MasqueradeAttribute::{Flags, PortMax, PortMin};
+            let is_plain = [Flags, PortMin, PortMax]
+                .into_iter()
+                .all(|kind| is_zero(data, kind));
+            is_plain.then_some(Expression::Masquerade)
+        }
         name::EXTENSION_HEADER => {
-            let is_segment_size = number(data, extension_attribute::OPERATION)? == TCP_OPTION
-                && attribute(data, extension_attribute::TYPE).and_then(read_u8)? == SEGMENT_SIZE
-                && number(data, extension_attribute::OFFSET)? == SEGMENT_SIZE_OFFSET
-                && number(data, extension_attribute::LENGTH)? == SEGMENT_SIZE_LENGTH
-                && is_zero(extension_attribute::FLAGS);
+            let is_segment_size = number(data, ExtensionAttribute::Operation)? == TCP_OPTION
+                && attribute(data, ExtensionAttribute::Type).and_then(read_u8)? == SEGMENT_SIZE
+                && number(data, ExtensionAttribute::Offset)? == SEGMENT_SIZE_OFFSET
+                && number(data, ExtensionAttribute::Length)? == SEGMENT_SIZE_LENGTH
+                && is_zero(data, ExtensionAttribute::Flags);
             is_segment_size.then_some(Expression::ClampSegmentSize {
-                register: register(extension_attribute::SOURCE)?,
+                register: register(data, ExtensionAttribute::Source)?,
             })
         }
         _ => None,
     }
 }
 
+fn register<T: AttributeType + PartialEq>(data: &[u8], kind: T) -> Option<Register> {
+    attribute(data, kind).and_then(read_register)
+}
+
+fn is_zero<T: AttributeType + PartialEq>(data: &[u8], kind: T) -> bool {
+    number(data, kind).is_none_or(|value| value == 0)
+}
+
+fn is_absent<T: AttributeType + PartialEq>(data: &[u8], kind: T) -> bool {
+    attribute(data, kind).is_none()
+}
+
 /// A value for a register, or a verdict. Verdicts beside accept and drop read as unknown by the word `nft` has for
 /// them, which tells more than "immediate".
 fn read_immediate(data: &[u8]) -> Option<Expression> {
-    let content = attribute(data, immediate_attribute::DATA)?;
-    if number(data, immediate_attribute::DESTINATION)? != VERDICT_REGISTER {
+    let content = attribute(data, ImmediateAttribute::Data)?;
+    if number(data, ImmediateAttribute::Destination)? != VERDICT_REGISTER {
         return Some(Expression::Immediate {
-            register: attribute(data, immediate_attribute::DESTINATION).and_then(read_register)?,
+            register: attribute(data, ImmediateAttribute::Destination).and_then(read_register)?,
             value: read_value(content)?.to_vec(),
         });
     }
-    let verdict = attribute(content, immediate_attribute::VERDICT)?;
-    let code = number(verdict, immediate_attribute::CODE)?;
+    let verdict = attribute(content, DataAttribute::Verdict)?;
+    let code = number(verdict, VerdictAttribute::Code)?;
     // `enum nft_verdicts`: negative numbers.
     let word = match code as i32 {
         -1 => "continue",

@@ -2,50 +2,74 @@
 
 use std::collections::BTreeMap;
 
+use neli::consts::genl::NlAttrType;
+use neli::neli_enum;
+
 use crate::netlink::{Attributes, MessageWriter};
 
 use crate::nft::ruleset::{Element, Field, Set};
 
-use super::value::{LIST_ITEM, attribute, items, number, read_value, text, write_value};
+use super::value::{ListAttribute, attribute, items, number, read_value, text, write_value};
 
 /// Elements per message. A list is an attribute and thus at most 65,535 bytes long; an element with a key, an end and
 /// data of 64 bytes each, the most that the kernel takes, has 220.
 pub(super) const ELEMENTS_PER_MESSAGE: usize = 256;
 
 /// `NFTA_SET_*`.
-mod set_attribute {
-    pub(super) const TABLE: u16 = 1;
-    pub(super) const NAME: u16 = 2;
-    pub(super) const FLAGS: u16 = 3;
-    pub(super) const KEY_TYPE: u16 = 4;
-    pub(super) const KEY_LENGTH: u16 = 5;
-    pub(super) const DATA_TYPE: u16 = 6;
-    pub(super) const DATA_LENGTH: u16 = 7;
-    pub(super) const DESCRIPTION: u16 = 9;
-    pub(super) const ID: u16 = 10;
-    pub(super) const USER_DATA: u16 = 13;
-    /// `NFTA_SET_DESC_CONCAT`, in the description.
-    pub(super) const DESCRIPTION_FIELDS: u16 = 2;
-    /// `NFTA_SET_FIELD_LEN`, in each of the fields.
-    pub(super) const FIELD_LENGTH: u16 = 1;
+#[neli_enum(serialized_type = "u16")]
+pub(super) enum SetAttribute {
+    Table = 1,
+    Name = 2,
+    Flags = 3,
+    KeyType = 4,
+    KeyLength = 5,
+    DataType = 6,
+    DataLength = 7,
+    Description = 9,
+    Id = 10,
+    UserData = 13,
 }
+
+impl NlAttrType for SetAttribute {}
+
+/// `NFTA_SET_DESC_*`.
+#[neli_enum(serialized_type = "u16")]
+pub(super) enum DescriptionAttribute {
+    Fields = 2,
+}
+
+impl NlAttrType for DescriptionAttribute {}
+
+/// `NFTA_SET_FIELD_*`.
+#[neli_enum(serialized_type = "u16")]
+pub(super) enum FieldAttribute {
+    Length = 1,
+}
+
+impl NlAttrType for FieldAttribute {}
 
 /// `NFTA_SET_ELEM_LIST_*`.
-mod list_attribute {
-    pub(super) const TABLE: u16 = 1;
-    pub(super) const SET: u16 = 2;
-    pub(super) const ELEMENTS: u16 = 3;
+#[neli_enum(serialized_type = "u16")]
+pub(super) enum ElementsAttribute {
+    Table = 1,
+    Set = 2,
+    Elements = 3,
 }
 
+impl NlAttrType for ElementsAttribute {}
+
 /// `NFTA_SET_ELEM_*`.
-mod element_attribute {
-    pub(super) const KEY: u16 = 1;
-    pub(super) const DATA: u16 = 2;
+#[neli_enum(serialized_type = "u16")]
+pub(super) enum ElementAttribute {
+    Key = 1,
+    Data = 2,
     /// What `nft` notes for itself, such as comments.
-    pub(super) const USER_DATA: u16 = 6;
-    pub(super) const PADDING: u16 = 8;
-    pub(super) const KEY_END: u16 = 10;
+    UserData = 6,
+    Padding = 8,
+    KeyEnd = 10,
 }
+
+impl NlAttrType for ElementAttribute {}
 
 /// `NFT_SET_INTERVAL`, `NFT_SET_MAP`, `NFT_SET_CONCAT`.
 const FLAG_INTERVAL: u32 = 0x4;
@@ -75,7 +99,13 @@ pub(super) fn foreign_set() -> Set {
 }
 
 /// Writes a set without its elements, for `NFT_MSG_NEWSET`. `id` is a number that no other set of the batch has.
-pub(super) fn write_set(message: &mut MessageWriter<'_>, table: &str, name: &str, set: &Set, id: u32) {
+pub(super) fn write_set(
+    message: &mut MessageWriter<'_, SetAttribute>,
+    table: &str,
+    name: &str,
+    set: &Set,
+    id: u32,
+) {
     let mut flags = 0;
     if set.ranges {
         flags |= FLAG_INTERVAL | FLAG_CONCATENATION;
@@ -83,27 +113,27 @@ pub(super) fn write_set(message: &mut MessageWriter<'_>, table: &str, name: &str
     if set.data.is_some() {
         flags |= FLAG_MAP;
     }
-    message.string(set_attribute::TABLE, table);
-    message.string(set_attribute::NAME, name);
-    message.u32_be(set_attribute::FLAGS, flags);
-    message.u32_be(set_attribute::KEY_TYPE, key_type(&set.key));
-    message.u32_be(set_attribute::KEY_LENGTH, key_length(&set.key) as u32);
+    message.string(SetAttribute::Table, table);
+    message.string(SetAttribute::Name, name);
+    message.u32_be(SetAttribute::Flags, flags);
+    message.u32_be(SetAttribute::KeyType, key_type(&set.key));
+    message.u32_be(SetAttribute::KeyLength, key_length(&set.key) as u32);
     if let Some(data) = set.data {
-        message.u32_be(set_attribute::DATA_TYPE, type_number(data));
-        message.u32_be(set_attribute::DATA_LENGTH, data.length() as u32);
+        message.u32_be(SetAttribute::DataType, type_number(data));
+        message.u32_be(SetAttribute::DataLength, data.length() as u32);
     }
     if set.ranges {
-        message.nest(set_attribute::DESCRIPTION, |description| {
-            description.nest(set_attribute::DESCRIPTION_FIELDS, |fields| {
+        message.nest(SetAttribute::Description, |description| {
+            description.nest(DescriptionAttribute::Fields, |fields| {
                 for field in &set.key {
-                    fields.nest(LIST_ITEM, |item| {
-                        item.u32_be(set_attribute::FIELD_LENGTH, field.length() as u32);
+                    fields.nest(ListAttribute::Item, |item| {
+                        item.u32_be(FieldAttribute::Length, field.length() as u32);
                     });
                 }
             });
         });
     }
-    message.u32_be(set_attribute::ID, id);
+    message.u32_be(SetAttribute::Id, id);
     let mut user_data = Vec::new();
     // The fields of a concatenation know their orders themselves.
     let key_order = if set.key[..] == [Field::Mark] {
@@ -120,7 +150,7 @@ pub(super) fn write_set(message: &mut MessageWriter<'_>, table: &str, name: &str
         };
         write_user_data(&mut user_data, USER_DATA_DATA_ORDER, data_order);
     }
-    message.bytes(set_attribute::USER_DATA, &user_data);
+    message.bytes(SetAttribute::UserData, &user_data);
 }
 
 /// `struct nftnl_udata`: type, length, value, without padding.
@@ -132,28 +162,28 @@ fn write_user_data(user_data: &mut Vec<u8>, kind: u8, value: u32) {
 
 /// Reads a set from `NFT_MSG_NEWSET`: its table, its name and what it is, without elements.
 pub(super) fn read_set(message: &[u8]) -> Option<(&str, &str, Set)> {
-    let table = text(message, set_attribute::TABLE)?;
-    let name = text(message, set_attribute::NAME)?;
+    let table = text(message, SetAttribute::Table)?;
+    let name = text(message, SetAttribute::Name)?;
     Some((table, name, read_form(message).unwrap_or_else(foreign_set)))
 }
 
 /// `None` for a form that Weir does not write.
 fn read_form(message: &[u8]) -> Option<Set> {
-    let flags = number(message, set_attribute::FLAGS).unwrap_or(0);
+    let flags = number(message, SetAttribute::Flags).unwrap_or(0);
     let ranges = match flags & !FLAG_MAP {
         0 => false,
         flags if flags == FLAG_INTERVAL | FLAG_CONCATENATION => true,
         _ => return None,
     };
-    let key = key_from_type(number(message, set_attribute::KEY_TYPE)?)?;
+    let key = key_from_type(number(message, SetAttribute::KeyType)?)?;
     let data = match flags & FLAG_MAP {
         0 => None,
-        _ => Some(field_from_type(number(message, set_attribute::DATA_TYPE)?)?),
+        _ => Some(field_from_type(number(message, SetAttribute::DataType)?)?),
     };
-    let key_fits = number(message, set_attribute::KEY_LENGTH)? as usize == key_length(&key);
+    let key_fits = number(message, SetAttribute::KeyLength)? as usize == key_length(&key);
     let data_fits = match data {
         None => true,
-        Some(data) => number(message, set_attribute::DATA_LENGTH)? as usize == data.length(),
+        Some(data) => number(message, SetAttribute::DataLength)? as usize == data.length(),
     };
     (key_fits && data_fits).then_some(Set {
         key,
@@ -165,7 +195,7 @@ fn read_form(message: &[u8]) -> Option<Set> {
 
 /// Writes elements for `NFT_MSG_NEWSETELEM`, or for `NFT_MSG_DELSETELEM`, to which their keys are enough.
 pub(super) fn write_elements<'a>(
-    message: &mut MessageWriter<'_>,
+    message: &mut MessageWriter<'_, ElementsAttribute>,
     table: &str,
     name: &str,
     set: &Set,
@@ -174,15 +204,15 @@ pub(super) fn write_elements<'a>(
 ) {
     write_set_name(message, table, name);
     let key_length = key_length(&set.key);
-    message.nest(list_attribute::ELEMENTS, |list| {
+    message.nest(ElementsAttribute::Elements, |list| {
         for (element, data) in elements {
-            list.nest(LIST_ITEM, |item| {
-                write_value(item, element_attribute::KEY, &sized(&element.first, key_length));
+            list.nest(ListAttribute::Item, |item| {
+                write_value(item, ElementAttribute::Key, &sized(&element.first, key_length));
                 if let Some(last) = &element.last {
-                    write_value(item, element_attribute::KEY_END, &sized(last, key_length));
+                    write_value(item, ElementAttribute::KeyEnd, &sized(last, key_length));
                 }
                 if let (true, Some(data), Some(field)) = (with_data, data, set.data) {
-                    write_value(item, element_attribute::DATA, &sized(data, field.length()));
+                    write_value(item, ElementAttribute::Data, &sized(data, field.length()));
                 }
             });
         }
@@ -190,23 +220,23 @@ pub(super) fn write_elements<'a>(
 }
 
 /// Writes which set is meant, for `NFT_MSG_GETSETELEM`.
-pub(super) fn write_set_name(message: &mut MessageWriter<'_>, table: &str, name: &str) {
-    message.string(list_attribute::TABLE, table);
-    message.string(list_attribute::SET, name);
+pub(super) fn write_set_name(message: &mut MessageWriter<'_, ElementsAttribute>, table: &str, name: &str) {
+    message.string(ElementsAttribute::Table, table);
+    message.string(ElementsAttribute::Set, name);
 }
 
 /// The table and the set that a message with elements is about.
 pub(super) fn read_set_name(message: &[u8]) -> Option<(&str, &str)> {
     Some((
-        text(message, list_attribute::TABLE)?,
-        text(message, list_attribute::SET)?,
+        text(message, ElementsAttribute::Table)?,
+        text(message, ElementsAttribute::Set)?,
     ))
 }
 
 /// Adds the elements of `NFT_MSG_NEWSETELEM` to a set. One that Weir would not write, such as one that expires, makes
 /// the whole set foreign.
 pub(super) fn read_elements(message: &[u8], set: &mut Set) {
-    for item in items(attribute(message, list_attribute::ELEMENTS).unwrap_or_default()) {
+    for item in items(attribute(message, ElementsAttribute::Elements).unwrap_or_default()) {
         match read_element(item, set) {
             Some((element, data)) => {
                 set.elements.insert(element, data);
@@ -217,10 +247,9 @@ pub(super) fn read_elements(message: &[u8], set: &mut Set) {
 }
 
 fn read_element(item: &[u8], set: &Set) -> Option<(Element, Option<Vec<u8>>)> {
-    use element_attribute::{DATA, KEY, KEY_END, PADDING, USER_DATA};
-    let plain =
-        Attributes::new(item).all(|(kind, _)| [KEY, KEY_END, DATA, PADDING, USER_DATA].contains(&kind));
-    let value = |kind: u16, length: usize| -> Option<Option<Vec<u8>>> {
+    use ElementAttribute::{Data, Key, KeyEnd, Padding, UserData};
+    let plain = Attributes::new(item).all(|(kind, _)| [Key, KeyEnd, Data, Padding, UserData].contains(&kind));
+    let value = |kind: ElementAttribute, length: usize| -> Option<Option<Vec<u8>>> {
         let Some(payload) = attribute(item, kind) else {
             return Some(None);
         };
@@ -229,10 +258,10 @@ fn read_element(item: &[u8], set: &Set) -> Option<(Element, Option<Vec<u8>>)> {
     };
     let key_length = key_length(&set.key);
     let element = Element {
-        first: value(KEY, key_length)??,
-        last: value(KEY_END, key_length)?,
+        first: value(Key, key_length)??,
+        last: value(KeyEnd, key_length)?,
     };
-    let data = value(DATA, set.data.map_or(0, Field::length))?;
+    let data = value(Data, set.data.map_or(0, Field::length))?;
     (plain && data.is_some() == set.data.is_some()).then_some((element, data))
 }
 

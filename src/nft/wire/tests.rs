@@ -4,10 +4,17 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use crate::netlink::{Body, Messages};
-use crate::nft::diff::transaction;
-use crate::nft::ruleset::{Base, Element, Field, MetaKey, Register, Verdict};
+use neli::consts::nl::NlmF;
 
+use crate::netlink::{Batch, Body, Errno, Messages, Refused, written};
+use crate::nft::diff::transaction;
+use crate::nft::ruleset::{
+    Base, Chain, ChainKind, Element, Expression, Field, Hook, MetaKey, Register, Ruleset, Set, Table, Verdict,
+};
+
+use super::chain::ChainAttribute;
+use super::set::ElementsAttribute;
+use super::value::ListAttribute;
 use super::*;
 
 fn assemble(batch: &Batch) -> Ruleset {
@@ -194,28 +201,31 @@ fn a_register_is_known_by_its_old_name_too() {
 
 #[test]
 fn an_expression_that_says_more_is_unknown() {
-    let inverted = |message: &mut MessageWriter<'_>| {
+    let inverted = |message: &mut MessageWriter<'_, u16>| {
         message.string(1, "lookup");
         message.nest(2, |data| {
-            data.string(1, "vips");
+            data.string(1u16, "vips");
             data.u32_be(2, 8);
             data.u32_be(5, 1);
         });
     };
-    let jump = |message: &mut MessageWriter<'_>| {
+    let jump = |message: &mut MessageWriter<'_, u16>| {
         message.string(1, "immediate");
         message.nest(2, |data| {
-            data.u32_be(1, 0);
-            data.nest(2, |data| data.nest(2, |verdict| verdict.u32_be(1, -3i32 as u32)));
+            data.u32_be(1u16, 0);
+            data.nest(2, |data| {
+                data.nest(2u16, |verdict| verdict.u32_be(1u16, -3i32 as u32));
+            });
         });
     };
-    let counter = |message: &mut MessageWriter<'_>| message.string(1, "counter");
+    let counter = |message: &mut MessageWriter<'_, u16>| message.string(1, "counter");
     let mut batch = Batch::default();
-    batch.push(message::NEW_RULE, 0, |message| {
-        message.nest(1, inverted);
+    let rule = written(|message| {
+        message.nest(1u16, inverted);
         message.nest(1, jump);
         message.nest(1, counter);
     });
+    batch.push(MessageType::NewRule, NlmF::empty(), &rule);
     let Some(Body::Reply { payload, .. }) =
         Messages::new(batch.as_bytes()).next().map(|message| message.body)
     else {
@@ -268,22 +278,23 @@ fn what_has_no_form_is_refused_before_it_is_sent() {
 fn what_others_put_into_weirs_tables_shows() {
     let mut wanted: Ruleset = [(Family::Ipv4, everything())].into();
     let mut script = write(&Ruleset::new(), &wanted);
-    let header = |message: &mut MessageWriter<'_>| write_header(message, family_number(Family::Ipv4));
-    script.batch.push(message::NEW_ELEMENTS, 0, |message| {
-        header(message);
+    let elements = body(family_number(Family::Ipv4), |message| {
         set::write_set_name(message, TABLE, "addresses");
-        message.nest(3, |list| {
-            list.nest(1, |item| {
-                value::write_value(item, 1, &[10, 0, 0, 1]);
+        message.nest(ElementsAttribute::Elements, |list| {
+            list.nest(ListAttribute::Item, |item| {
+                value::write_value(item, 1u16, &[10, 0, 0, 1]);
                 item.array(4, 1000u64.to_be_bytes());
             });
         });
     });
-    script.batch.push(message::NEW_CHAIN, 0, |message| {
-        header(message);
-        message.string(1, TABLE);
-        message.string(3, "regular");
+    script
+        .batch
+        .push(MessageType::NewElements, NlmF::empty(), &elements);
+    let chain = body(family_number(Family::Ipv4), |message| {
+        message.string(ChainAttribute::Table, TABLE);
+        message.string(ChainAttribute::Name, "regular");
     });
+    script.batch.push(MessageType::NewChain, NlmF::empty(), &chain);
     let found = assemble(&script.batch);
     let table = wanted.get_mut(&Family::Ipv4).unwrap();
     assert_eq!(found[&Family::Ipv4].sets["addresses"].key, []);
@@ -292,15 +303,95 @@ fn what_others_put_into_weirs_tables_shows() {
     assert_eq!(found[&Family::Ipv4].sets["marks"], table.sets["marks"]);
 
     let mut dormant = Batch::default();
-    dormant.push(message::NEW_TABLE, 0, |message| {
-        header(message);
-        message.string(1, TABLE);
-        message.u32_be(2, 1);
+    let table = body(family_number(Family::Ipv4), |message| {
+        message.string(TableAttribute::Name, TABLE);
+        message.u32_be(TableAttribute::Flags, 1);
     });
+    dormant.push(MessageType::NewTable, NlmF::empty(), &table);
     assert_eq!(assemble(&dormant)[&Family::Ipv4].chains.len(), 1);
 }
 
+/// Where the kernel points, its errno, and what it means.
+#[test]
+fn what_the_kernel_points_at_is_named() {
+    let table: Ruleset = [(Family::Ipv4, everything())].into();
+    let script = write(&Ruleset::new(), &table);
+    let told = |act: &str, pointed: &[u8], errno: Errno| {
+        let index = (1..=script.last())
+            .find(|index| script.act(*index).unwrap().to_string() == act)
+            .unwrap();
+        let message = script.batch.message(index);
+        let place = message
+            .windows(pointed.len())
+            .position(|window| window == pointed);
+        let mut refused = Refused {
+            offset: place.map(|place| place as u32),
+            ..errno.into()
+        };
+        script.explain(index, &mut refused);
+        refused.to_string()
+    };
+    // What begins with the attribute's length and type.
+    let table = [&[9, 0, 1, 0], &b"weir"[..]].concat();
+    let set = [&[10, 0, 2, 0], &b"marks"[..]].concat();
+    let chain = [&[10, 0, 2, 0], &b"first"[..]].concat();
+    let lookup = [&[11, 0, 1, 0], &b"lookup"[..]].concat();
+    for (act, pointed, errno, words) in [
+        ("add set marks of ip", &table, Errno::NOENT, "no such table: weir"),
+        (
+            "add set marks of ip",
+            &set,
+            Errno::EXIST,
+            "set marks: File exists (os error 17)",
+        ),
+        (
+            "add elements to marks of ip",
+            &set,
+            Errno::NOENT,
+            "no such set: marks",
+        ),
+        (
+            "add rule 1 of chain first of ip",
+            &chain,
+            Errno::NOENT,
+            "no such chain: first",
+        ),
+        (
+            "add rule 1 of chain first of ip",
+            &lookup,
+            Errno::NOENT,
+            "expression 8, lookup: No such file or directory (os error 2)",
+        ),
+        (
+            "add elements to addresses of ip",
+            &vec![8, 0, 1, 0, 0, 0, 0, 3],
+            Errno::EXIST,
+            "element 4: File exists (os error 17)",
+        ),
+        (
+            "add set marks of ip",
+            &vec![1; 30],
+            Errno::INVAL,
+            "Invalid argument (os error 22)",
+        ),
+    ] {
+        assert_eq!(told(act, pointed, errno), words);
+    }
+}
+
 proptest! {
+    #[test]
+    fn naming_what_any_bytes_point_at_never_panics(
+        kind in 0..25u16,
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        offset in prop_oneof![0..220u32, any::<u32>()],
+    ) {
+        let kind = (SUBSYSTEM << 8 | kind).to_ne_bytes();
+        let message = [&[0; 4][..], &kind, &bytes].concat();
+        let mut refused = Refused { offset: Some(offset), ..Errno::INVAL.into() };
+        fault::explain(&message, &mut refused);
+    }
+
     #[test]
     fn reading_any_bytes_never_panics(
         family in prop::sample::select(vec![2u8, 3, 10]),
@@ -308,7 +399,7 @@ proptest! {
         kind in 0..25u16,
     ) {
         let table: Ruleset = [(Family::Ipv4, everything())].into();
-        let mut assembly = Assembly { ruleset: table };
+        let mut assembly = assembly::of(table);
         let payload = [&[family, 0, 0, 0], bytes.as_slice()].concat();
         assembly.take(SUBSYSTEM << 8 | kind, &payload);
         read_generation(&payload);

@@ -1,13 +1,29 @@
 //! What several messages have: families, registers, values, names.
 
-use crate::netlink::{Attributes, MessageWriter, read_u32_be};
+use neli::consts::genl::NlAttrType;
+use neli::neli_enum;
+
+use crate::netlink::{AttributeType, Attributes, MessageWriter, read_string, read_u32_be};
 
 use crate::nft::ruleset::{Family, Register};
 
-/// `NFTA_LIST_ELEM`: an item of a list.
-pub(super) const LIST_ITEM: u16 = 1;
-/// `NFTA_DATA_VALUE`.
-const DATA_VALUE: u16 = 1;
+/// `NFTA_LIST_*`: what a list consists of.
+#[neli_enum(serialized_type = "u16")]
+pub(super) enum ListAttribute {
+    Item = 1,
+}
+
+impl NlAttrType for ListAttribute {}
+
+/// `NFTA_DATA_*`: a value, or a verdict.
+#[neli_enum(serialized_type = "u16")]
+pub(super) enum DataAttribute {
+    Value = 1,
+    Verdict = 2,
+}
+
+impl NlAttrType for DataAttribute {}
+
 /// Registers of 16 bytes: `NFT_REG_1` to `NFT_REG_4`. Each is four of those that Weir counts.
 const OLD_REGISTERS: std::ops::RangeInclusive<u32> = 1..=4;
 /// Registers of 4 bytes: `NFT_REG32_00` to `NFT_REG32_15`.
@@ -48,37 +64,33 @@ pub(super) fn read_register(payload: &[u8]) -> Option<Register> {
 }
 
 /// Writes `struct nft_data` with a value.
-pub(super) fn write_value(message: &mut MessageWriter<'_>, kind: u16, value: &[u8]) {
-    message.nest(kind, |data| data.bytes(DATA_VALUE, value));
+pub(super) fn write_value<T: AttributeType>(message: &mut MessageWriter<'_, T>, kind: T, value: &[u8]) {
+    message.nest(kind, |data| data.bytes(DataAttribute::Value, value));
 }
 
 /// Reads the value of a `struct nft_data`; `None` where it holds a verdict.
 pub(super) fn read_value(payload: &[u8]) -> Option<&[u8]> {
-    attribute(payload, DATA_VALUE)
+    attribute(payload, DataAttribute::Value)
 }
 
 /// The payload of the first attribute of a type in a list of attributes.
-pub(super) fn attribute(list: &[u8], kind: u16) -> Option<&[u8]> {
-    Attributes::new(list)
-        .find(|(found, _)| *found == kind)
-        .map(|(_, payload)| payload)
+pub(super) fn attribute<T: AttributeType + PartialEq>(list: &[u8], kind: T) -> Option<&[u8]> {
+    Attributes::new(list).get(kind)
 }
 
 /// A number in network order, as all of nf_tables are.
-pub(super) fn number(list: &[u8], kind: u16) -> Option<u32> {
+pub(super) fn number<T: AttributeType + PartialEq>(list: &[u8], kind: T) -> Option<u32> {
     attribute(list, kind).and_then(read_u32_be)
 }
 
 /// A string up to its terminating NUL.
-pub(super) fn text(list: &[u8], kind: u16) -> Option<&str> {
-    let payload = attribute(list, kind)?;
-    let text = payload.split(|byte| *byte == 0).next()?;
-    std::str::from_utf8(text).ok()
+pub(super) fn text<T: AttributeType + PartialEq>(list: &[u8], kind: T) -> Option<&str> {
+    attribute(list, kind).and_then(read_string)
 }
 
 /// The items of a list.
 pub(super) fn items(list: &[u8]) -> impl Iterator<Item = &[u8]> {
-    Attributes::new(list)
-        .filter(|(kind, _)| *kind == LIST_ITEM)
+    Attributes::<ListAttribute>::new(list)
+        .filter(|(kind, _)| *kind == ListAttribute::Item)
         .map(|(_, payload)| payload)
 }
