@@ -20,6 +20,8 @@ mod process;
 
 #[path = "table/encoding.rs"]
 mod encoding;
+#[path = "table/urgent.rs"]
+mod urgent;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -138,6 +140,19 @@ fn main() {
         "| among 10 000 x {DESTINATIONS} | {} | {:.2} of that among 1000 |",
         at_large.as_micros(),
         at_large.as_secs_f64() / at_small.as_secs_f64()
+    );
+    println!("\n| in the middle of audits of 10 000 x {DESTINATIONS} | virtual ms |");
+    println!("| --- | --: |");
+    let waits = urgent::during_audits(&large);
+    let millis = |time: Duration| time.as_secs_f64() * 1000.0;
+    println!(
+        "| one weight changed, report to kernel entry: median | {:.1} |",
+        millis(waits.median)
+    );
+    println!("| the longest of {CHANGES} | {:.1} |", millis(waits.longest));
+    println!(
+        "| the agent is told to stop, until it has | {:.1} |",
+        millis(waits.shutdown)
     );
     println!("\n| agent, 10 000 x {DESTINATIONS} from 110 000 objects of YAML | MB |");
     println!("| --- | --: |");

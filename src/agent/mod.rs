@@ -3,7 +3,8 @@
 //! ```text
 //!  source ─► SourceEvent ─► World ─┐
 //!  Agenda: audit, retry, who leaves,├─► Pending ─► Request ─► node::Worker ─► Reply ─► Report ─► log, NodeState
-//!          announce, flush check ──┘      ▲                                    │
+//!          announce, flush check ──┤      ▲                                    │
+//!  kernel ─► what others change ───┘      │                                    │
 //!                                         └──────── refused, or another network ┘
 //! ```
 //!
@@ -15,6 +16,7 @@
 //! | file | what | |
 //! | --- | --- | --- |
 //! | `source` | what the agent knows of its source | pure but for what it asks for |
+//! | `listen`, `heard` | what others change in the kernel, and what of it concerns this node | I/O; pure |
 //! | `pending` | what is still to be done, and in which order | pure |
 //! | `audit` | everything, in slices | pure |
 //! | `report` | what an agent has done, and what kept it from doing more | pure |
@@ -24,6 +26,8 @@
 //! | `status`, `publish` | the report → NodeState | pure; I/O |
 
 mod audit;
+mod heard;
+mod listen;
 mod pending;
 pub mod publish;
 pub mod report;
@@ -45,13 +49,16 @@ use crate::causes::with_causes;
 use crate::host::HostStore;
 use crate::ipvs::TableStore;
 use crate::metrics::Metrics;
-use crate::node::{Pass, PassError, Passed, Programmer, Reply, Request, Worker};
+use crate::netlink::Event;
+use crate::node::{Looked, Pass, PassError, Passed, Programmer, Reply, Request, Worker};
 use crate::phases::contest;
 use crate::plan::{Concern, Knowledge, World};
 use crate::serve::Vitals;
 use crate::source::SourceEvent;
 
 use audit::Audit;
+use heard::{Concerned, Hearing};
+pub use listen::listen;
 use pending::Pending;
 use report::{Report, Reporter};
 use source::{Reported, SourceState};
@@ -71,6 +78,9 @@ pub struct Agent<S, H> {
     pending: Pending,
     audit: Audit,
     timing: Timing,
+    hearing: Hearing,
+    /// What is heard of the kernel; absent where nobody listens.
+    events: Option<mpsc::Receiver<Vec<Event>>>,
     reporter: Reporter,
     watchers: Watchers,
 }
@@ -96,6 +106,8 @@ enum UnderWay {
     Audit {
         began: Instant,
     },
+    /// Announcing what is on a link that carries packets again.
+    AnnounceLink,
     Other,
 }
 
@@ -118,6 +130,8 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
             pending: Pending::default(),
             audit: Audit::new(audit_interval),
             timing,
+            hearing: Hearing::default(),
+            events: None,
             reporter: Reporter::default(),
             watchers: Watchers {
                 metrics: Metrics::default(),
@@ -131,6 +145,14 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
     pub fn asking_for_endpoints(self, wants: watch::Sender<bool>) -> Self {
         Self {
             source: SourceState::asked_for_endpoints(wants),
+            ..self
+        }
+    }
+
+    /// Lets the agent hear what others change in the kernel.
+    pub fn hearing(self, events: mpsc::Receiver<Vec<Event>>) -> Self {
+        Self {
+            events: Some(events),
             ..self
         }
     }
@@ -162,6 +184,7 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
                         self.take_event(event);
                     }
                 }
+                heard = next(&mut self.events) => self.take_heard(heard),
                 () = sleep_until(wake) => self.take_due(),
             }
         }
@@ -227,6 +250,10 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
                 }
                 Timer::FlushCheck => self.pending.check_for_flush = true,
                 Timer::Contest => self.tell_contests(),
+                Timer::Heard => {
+                    self.hearing.begin_look();
+                    self.pending.add_around();
+                }
                 Timer::Leaving(name) => self.pending.add_services(Scope::These([name].into())),
                 Timer::Announce(bound) => {
                     if self.timing.announces(&bound, now) {
@@ -235,6 +262,47 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
                 }
             }
         }
+    }
+
+    /// Takes in what was heard of the kernel. While something is done, it waits: what is heard then may be an echo of that.
+    fn take_heard(&mut self, events: Vec<Event>) {
+        self.hearing.hear(events);
+        if !self.worker.is_busy() {
+            self.judge_heard();
+        }
+    }
+
+    fn judge_heard(&mut self) {
+        let now = Instant::now().into_std();
+        for concerned in self.hearing.concerned(&self.world, now) {
+            match concerned {
+                Concerned::Around(work) => self.look_at_heard(work, now),
+                Concerned::Table => self.repair_table(),
+                Concerned::Everything => {
+                    self.look_at_heard(contest::Work::Addresses, now);
+                    self.pending.check_for_flush = true;
+                }
+                Concerned::Carrier(link) => {
+                    self.look_at_heard(contest::Work::Addresses, now);
+                    self.pending.announce_links.insert(link);
+                }
+                Concerned::Program(program) => {
+                    self.timing.undone.seen(contest::Work::Rules, &program);
+                    self.tell_contests();
+                }
+            }
+        }
+    }
+
+    /// Plans a look at what is around the table, as soon as somebody else's undoing of it may be repaired.
+    fn look_at_heard(&mut self, work: contest::Work, now: std::time::Instant) {
+        let look = self.hearing.look_at(now);
+        let look = self
+            .timing
+            .undone
+            .may_repair(work)
+            .map_or(look, |time| time.max(look));
+        self.timing.agenda.set_at_latest(Timer::Heard, look);
     }
 
     /// Whether enough is known to plan anything.
@@ -283,6 +351,8 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
         } else if !self.pending.announce.is_empty() {
             let vips = std::mem::take(&mut self.pending.announce);
             self.begin(Request::Announce(vips.into_iter().collect()), UnderWay::Other);
+        } else if let Some(link) = self.pending.announce_links.pop_first() {
+            self.begin(Request::AnnounceLink(link), UnderWay::AnnounceLink);
         } else if may_pass && let Some(work) = self.audit.slice(&self.world, now) {
             self.begin(Request::Pass(Box::new(work)), UnderWay::Audit { began });
         } else if std::mem::take(&mut self.pending.check_for_flush) {
@@ -297,9 +367,15 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
 
     fn take_reply(&mut self, reply: Reply) {
         let under_way = self.under_way.take();
+        self.take_reply_of(reply, under_way);
+        self.judge_heard();
+    }
+
+    fn take_reply_of(&mut self, reply: Reply, under_way: Option<UnderWay>) {
         match reply {
-            Reply::Looked(Ok(network)) => {
+            Reply::Looked(Ok(Looked { network, ports })) => {
                 self.world.network = Some(network);
+                self.hearing.took_steps(false, ports, Instant::now().into_std());
             }
             Reply::Looked(Err(error)) => {
                 self.reporter
@@ -307,7 +383,10 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
                 self.timing.plan_retry(true, Instant::now().into_std());
             }
             Reply::Passed(passed) => self.take_pass(*passed, under_way),
-            Reply::Announced(failures) => {
+            Reply::Announced { vips, failures } => {
+                if under_way == Some(UnderWay::AnnounceLink) {
+                    self.timing.announced(&vips, Instant::now().into_std());
+                }
                 for failure in failures {
                     warn!("{failure}");
                 }
@@ -346,8 +425,18 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
             failed,
             leaving,
             network,
+            ports,
             summary,
         } = passed;
+        let steps = match &result {
+            Ok(pass) => Some(pass),
+            Err(PassError::Unfinished { done, .. }) => Some(&**done),
+            Err(PassError::NotBegun(_)) => None,
+        };
+        let took_steps = steps.is_some_and(|pass| !pass.steps.around.is_empty());
+        self.hearing.took_steps(took_steps, ports, now.into_std());
+        self.hearing
+            .looked(took_steps || network.is_some(), now.into_std());
         if let Some(network) = network {
             self.world.network = Some(network);
             self.pending.network_changed();
@@ -444,6 +533,18 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
             }
             news
         });
+    }
+}
+
+/// What is heard next; waits for ever where nobody listens.
+async fn next(events: &mut Option<mpsc::Receiver<Vec<Event>>>) -> Vec<Event> {
+    let heard = match events {
+        Some(events) => events.recv().await,
+        None => None,
+    };
+    match heard {
+        Some(heard) => heard,
+        None => std::future::pending().await,
     }
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Pending {
     globals: bool,
     /// VIPs of which the neighbours are to be told again.
     pub(super) announce: BTreeSet<BoundAddress>,
+    /// Links on which the neighbours are to be told again of all VIPs.
+    pub(super) announce_links: BTreeSet<Box<str>>,
     /// Whether to see if an entry is missing.
     pub(super) check_for_flush: bool,
 }

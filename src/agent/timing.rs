@@ -36,6 +36,8 @@ pub(super) enum Timer {
     Contest,
     /// A VIP is announced again.
     Announce(BoundAddress),
+    /// What has been heard of the kernel is looked at.
+    Heard,
     /// What leaves of a virtual service is looked at.
     Leaving(NamespacedName),
 }
@@ -68,6 +70,14 @@ impl Timing {
             }
         }
         self.undone.repaired(pass, now);
+    }
+
+    /// Takes in that VIPs have been announced for another reason than their coming here.
+    pub(super) fn announced(&mut self, vips: &[BoundAddress], now: Instant) {
+        for bound in vips {
+            let again = self.announcements.begin(bound, now);
+            self.agenda.set(Timer::Announce(bound.clone()), Some(again));
+        }
     }
 
     /// Whether a VIP is to be announced, now that its time has come.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::agent::report::Report;
-use crate::agent::{Agent, publish};
+use crate::agent::{self, Agent, publish};
 use crate::catalog::MarkMask;
 use crate::host::{HostError, KernelHost};
 use crate::ipvs::KernelTable;
@@ -185,7 +185,10 @@ impl AgentArguments {
         }
         let world = World::new(node, self.node.mark_mask);
         let programmer = Programmer::new(store, host, ledger, self.exclusive);
-        let agent = Agent::new(world, programmer, self.audit_interval, reports).watched_by(metrics, vitals);
+        let heard = agent::listen(shutdown.clone());
+        let agent = Agent::new(world, programmer, self.audit_interval, reports)
+            .watched_by(metrics, vitals)
+            .hearing(heard);
 
         match self.manifests {
             Some(folder) => {

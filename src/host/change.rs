@@ -116,6 +116,11 @@ pub trait HostStore {
     /// [`preflight::settings`]: super::preflight::settings
     fn inspect(&mut self, sysctls: &[String]) -> Result<Inspection, HostError>;
 
+    /// The netlink ports by which steps are taken: the kernel says them beside what it tells of changes.
+    fn ports(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
     /// Takes steps in their order, and adds those that fail to `failures`, which may hold earlier ones. A step that
     /// depends on a failed one is not taken and fails as well.
     fn apply(&mut self, changes: &[HostChange], failures: &mut Vec<HostFailure>);

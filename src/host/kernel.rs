@@ -461,6 +461,11 @@ impl HostStore for KernelHost {
         })
     }
 
+    fn ports(&self) -> Vec<u32> {
+        let rules = self.rules.as_ref().map(KernelRuleset::port);
+        std::iter::once(self.route.port()).chain(rules).collect()
+    }
+
     fn apply(&mut self, changes: &[HostChange], failures: &mut Vec<HostFailure>) {
         take_in_order(changes, failures, |run| self.take(run));
     }

@@ -100,8 +100,8 @@ pub enum Heard {
         index: u32,
         /// Its name.
         name: Option<Box<str>>,
-        /// Whether it is up.
-        up: bool,
+        /// Whether it is up and carries packets.
+        carrier: bool,
         /// Whether it is gone.
         removed: bool,
     },
@@ -163,7 +163,8 @@ pub struct Event {
 }
 
 impl Event {
-    const LOST: Self = Self {
+    /// Events were lost.
+    pub const LOST: Self = Self {
         port: 0,
         heard: Heard::Lost,
     };
@@ -203,7 +204,7 @@ fn read_link(payload: &[u8], removed: bool) -> Option<Heard> {
     Some(Heard::Link {
         index: read_u32(payload.get(4..)?)?,
         name: name.and_then(read_string).map(Into::into),
-        up: flags.contains(Iff::UP),
+        carrier: flags.contains(Iff::UP | Iff::LOWERUP),
         // A link that leaves a bridge is told as gone in the bridge's family.
         removed: removed && family == RtAddrFamily::Unspecified,
     })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::catalog::{Finding, Generation, Generations, NamespacedName, Scope};
 use crate::host::preflight::Check;
-use crate::host::{Around, ArpMethod, HostChange, HostFailure, Network};
+use crate::host::{Around, ArpMethod, BoundAddress, HostChange, HostFailure, Network};
 use crate::ipvs::{Failure, ServiceKey, SyncDaemonRole};
 use crate::ledger::Entries;
 use crate::phases::linger::Lingering;
@@ -263,6 +263,13 @@ impl AroundMemory {
     pub(super) fn all(&self) -> impl Iterator<Item = &Around> {
         let services = self.services.values().flat_map(ServiceAround::all);
         services.chain(self.lingering.around())
+    }
+
+    /// The VIPs that this node answers for on a link.
+    pub(super) fn announced_on(&self, link: &str) -> Vec<BoundAddress> {
+        let answered = self.all().flat_map(|around| &around.answered);
+        let on_link: BTreeSet<&BoundAddress> = answered.filter(|bound| *bound.link == *link).collect();
+        on_link.into_iter().cloned().collect()
     }
 
     /// Puts the steps that fail now in place of those that failed.

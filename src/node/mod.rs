@@ -47,4 +47,4 @@ pub use settle::{Current, Desired};
 pub use steps::{Rights, Steps, diff};
 pub use table_digest::TableDigest;
 pub use work::{AroundWork, Failed, Leavers, Pass, TableWork, Undone, Work};
-pub use worker::{Passed, Reply, Request, Worker};
+pub use worker::{Looked, Passed, Reply, Request, Worker};

@@ -275,8 +275,8 @@ impl<S: TableStore, H: HostStore> Programmer<S, H> {
     }
 
     /// Tells the neighbours again that VIPs are here.
-    pub fn announce(&mut self, vips: Vec<BoundAddress>) -> Vec<HostFailure> {
-        let changes: Vec<HostChange> = vips.into_iter().map(HostChange::Announce).collect();
+    pub fn announce(&mut self, vips: &[BoundAddress]) -> Vec<HostFailure> {
+        let changes: Vec<HostChange> = vips.iter().cloned().map(HostChange::Announce).collect();
         let mut failures = Vec::new();
         self.host.apply(&changes, &mut failures);
         failures

@@ -26,6 +26,8 @@ pub enum Request {
     Pass(Box<Work>),
     /// Tell the neighbours again that VIPs are here.
     Announce(Vec<BoundAddress>),
+    /// Tell the neighbours on a link again which VIPs are here: it carries packets again.
+    AnnounceLink(Box<str>),
     /// See whether an entry is missing: the kernel tells nobody of a flush.
     CheckForFlush,
 }
@@ -34,16 +36,30 @@ pub enum Request {
 #[derive(Debug)]
 pub enum Reply {
     /// Of [`Request::Look`].
-    Looked(Result<Network, HostError>),
+    Looked(Result<Looked, HostError>),
     /// Of [`Request::Pass`].
     Passed(Box<Passed>),
-    /// Of [`Request::Announce`]: which failed.
-    Announced(Vec<HostFailure>),
+    /// Of [`Request::Announce`] and [`Request::AnnounceLink`].
+    Announced {
+        /// Which VIPs.
+        vips: Vec<BoundAddress>,
+        /// What failed.
+        failures: Vec<HostFailure>,
+    },
     /// Of [`Request::CheckForFlush`].
     CheckedForFlush {
         /// Whether an entry is missing.
         misses_an_entry: bool,
     },
+}
+
+/// What was seen of a node.
+#[derive(Debug)]
+pub struct Looked {
+    /// Its network.
+    pub network: Network,
+    /// The netlink ports by which steps are taken.
+    pub ports: Vec<u32>,
 }
 
 /// A pass that was made, or not.
@@ -59,6 +75,8 @@ pub struct Passed {
     pub leaving: Vec<(NamespacedName, Option<Instant>)>,
     /// The network that planning should know of, where it is another.
     pub network: Option<Network>,
+    /// The netlink ports by which steps are taken.
+    pub ports: Vec<u32>,
     /// What is to be told of the node.
     pub summary: Summary,
 }
@@ -115,13 +133,25 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Worker<S, H>
 impl<S: TableStore, H: HostStore> Programmer<S, H> {
     fn answer(&mut self, request: Request) -> Reply {
         match request {
-            Request::Look => Reply::Looked(self.look()),
+            Request::Look => Reply::Looked(self.look().map(|network| Looked {
+                network,
+                ports: self.host.ports(),
+            })),
             Request::Pass(work) => Reply::Passed(Box::new(self.pass(*work))),
-            Request::Announce(vips) => Reply::Announced(self.announce(vips)),
+            Request::Announce(vips) => self.answer_announced(vips),
+            Request::AnnounceLink(link) => {
+                let vips = self.memory.around.announced_on(&link);
+                self.answer_announced(vips)
+            }
             Request::CheckForFlush => Reply::CheckedForFlush {
                 misses_an_entry: self.misses_an_entry(),
             },
         }
+    }
+
+    fn answer_announced(&mut self, vips: Vec<BoundAddress>) -> Reply {
+        let failures = self.announce(&vips);
+        Reply::Announced { vips, failures }
     }
 
     fn pass(&mut self, work: Work) -> Passed {
@@ -138,6 +168,7 @@ impl<S: TableStore, H: HostStore> Programmer<S, H> {
             scope,
             failed: self.failed(),
             leaving: leaving.collect(),
+            ports: self.host.ports(),
             network: (*self.network() != network).then(|| self.network().clone()),
             summary: self.summary(),
             result,

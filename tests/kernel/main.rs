@@ -7,6 +7,7 @@
 //! | `netlink` | the kernel's own sentences, and what it tells of others' changes |
 //! | `agent` | agent, `plan` and `apply` with a folder |
 //! | `direct_routing`, `tunnels`, `forwarding`, `scheduling`, `streamlined`, `draining` | what clients see |
+//! | `heard` | what others undo, and how soon it is back |
 //! | `host` | links, addresses and settings of a node, and whose they are |
 //! | `preflight` | what stands in a node's way |
 //! | `unprivileged` | a user with two capabilities |
@@ -35,6 +36,7 @@ mod alone;
 mod direct_routing;
 mod draining;
 mod forwarding;
+mod heard;
 mod host;
 mod ipvs;
 mod netlink;

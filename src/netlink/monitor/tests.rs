@@ -74,7 +74,7 @@ fn a_link_is_gone_when_it_is_not_only_gone_from_a_bridge() {
                 0,
                 2 | up,
                 0x10,
-                0,
+                up,
                 0,
                 0xff,
                 0xff,
@@ -90,10 +90,10 @@ fn a_link_is_gone_when_it_is_not_only_gone_from_a_bridge() {
             .map(|event| event.heard)
             .collect()
     };
-    let expected = |up: bool, removed: bool| Heard::Link {
+    let expected = |carrier: bool, removed: bool| Heard::Link {
         index: 3,
         name: Some("v1".into()),
-        up,
+        carrier,
         removed,
     };
     let (new, gone, bridge) = (16, 17, 7);
