@@ -17,9 +17,10 @@
 //! | `holding` | whether a deleted real server is held | pure |
 //! | `queue` | which object is judged next, and when | pure |
 //! | `events` | what is told, and how often | pure |
-//! | `election` | who writes | pure |
+//! | `election`, `campaign` | who writes | pure; I/O |
 //! | `source`, `write` | the Kubernetes API | I/O |
 
+mod campaign;
 mod cluster;
 mod conditions;
 mod election;
@@ -38,7 +39,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -46,19 +47,17 @@ use crate::catalog::{Kind, ObjectRef};
 use crate::metrics::ControllerMetrics;
 use crate::serve::Vitals;
 
+use campaign::{elect, is_to_come};
 use cluster::{Cluster, Object, Status};
-use election::{Act, Election, INTERVAL as ELECTION_INTERVAL};
 use events::{Limiter, Told};
 use holding::Holding;
 use queue::Queue;
 use source::SourceNews;
 use statuses::Judgement;
-use write::{LeaseWriter, LeaseWritten, Writer};
+use write::{LeaseWriter, Writer};
 
 /// Writes under way at a time.
 const WRITES: usize = 16;
-/// How long one try to take or renew the Lease may take: whoever cannot renew it has to notice before it ends.
-const CAMPAIGN: Duration = Duration::from_secs(4);
 /// News that may wait for the controller.
 const NEWS: usize = 256;
 
@@ -113,78 +112,6 @@ pub async fn release(client: Client) -> anyhow::Result<usize> {
     Writer::new(client, String::new()).release_all().await
 }
 
-/// Takes part in the election, and says until when it is won.
-async fn elect(
-    lease: LeaseWriter,
-    identity: String,
-    leading: watch::Sender<Option<Instant>>,
-    shutdown: CancellationToken,
-) {
-    let mut election = Election::new(identity);
-    let (mut problem, mut led) = (None, false);
-    loop {
-        let result = match timeout(CAMPAIGN, campaign(&lease, &mut election)).await {
-            Ok(result) => result.map_err(|error| format!("{error:#}")),
-            Err(_) => Err("no answer in time".to_owned()),
-        };
-        match &result {
-            Err(error) if problem.as_ref() != Some(error) => {
-                warn!("cannot take part in the election: {error}")
-            }
-            Ok(()) if problem.is_some() => info!("the Lease can be read and written again"),
-            _ => {}
-        }
-        problem = result.err();
-        let until = election.leads_until().map(Instant::from_std);
-        let leads = is_to_come(until);
-        if leads != led {
-            match (leads, election.other_holder()) {
-                (true, _) => info!("this controller writes from now on"),
-                (false, Some(holder)) => info!("{holder} writes from now on"),
-                (false, None) => {
-                    warn!("this controller no longer writes: its Lease could not be renewed")
-                }
-            }
-        }
-        led = leads;
-        leading.send_replace(until);
-        tokio::select! {
-            () = shutdown.cancelled() => break,
-            () = tokio::time::sleep(ELECTION_INTERVAL) => {}
-        }
-    }
-    leading.send_replace(None);
-    if let Err(error) = give_back(&lease, &election).await {
-        warn!("cannot give the Lease back, another controller has to wait for it: {error:#}");
-    }
-}
-
-fn is_to_come(time: Option<Instant>) -> bool {
-    time.is_some_and(|time| Instant::now() < time)
-}
-
-async fn campaign(lease: &LeaseWriter, election: &mut Election) -> anyhow::Result<()> {
-    let read = lease.read().await?;
-    let began = Instant::now().into_std();
-    if let Act::Write(spec) = election.look(read.as_ref(), began, Timestamp::now()) {
-        match lease.write(read.as_ref(), *spec).await? {
-            LeaseWritten::Yes => election.written(began),
-            LeaseWritten::Lost => election.lost(),
-        }
-    }
-    Ok(())
-}
-
-async fn give_back(lease: &LeaseWriter, election: &Election) -> anyhow::Result<()> {
-    let read = lease.read().await?;
-    if let Some(read) = &read
-        && let Some(spec) = election.released(read)
-    {
-        lease.write(Some(read), spec).await?;
-    }
-    Ok(())
-}
-
 /// What is to be written to one object.
 #[derive(Debug, Clone, PartialEq)]
 enum Write {
@@ -193,8 +120,7 @@ enum Write {
 }
 
 struct Controller {
-    metrics: ControllerMetrics,
-    vitals: Vitals,
+    watchers: Watchers,
     forget_after: Duration,
     cluster: Cluster,
     writer: Writer,
@@ -207,11 +133,23 @@ struct Controller {
     /// Objects to judge.
     queue: Queue,
     writes: JoinSet<(ObjectRef, anyhow::Result<Written>)>,
-    /// When real servers were first seen deleted, by their uid.
-    deleted_since: HashMap<String, Instant>,
-    /// When nodes with agents were first seen to be gone.
-    gone_since: BTreeMap<Arc<str>, Instant>,
+    first_seen: FirstSeen,
     limiter: Limiter,
+}
+
+/// Who watches the controller.
+struct Watchers {
+    metrics: ControllerMetrics,
+    vitals: Vitals,
+}
+
+/// When things were first seen to be so, which the API does not say.
+#[derive(Default)]
+struct FirstSeen {
+    /// Real servers to be deleted, by their uid.
+    deleted: HashMap<String, Instant>,
+    /// Nodes with agents to be gone.
+    gone: BTreeMap<Arc<str>, Instant>,
 }
 
 /// What a write has brought.
@@ -229,8 +167,7 @@ impl Controller {
         vitals: Vitals,
     ) -> Self {
         Self {
-            metrics,
-            vitals,
+            watchers: Watchers { metrics, vitals },
             forget_after,
             cluster: Cluster::default(),
             writer,
@@ -240,15 +177,14 @@ impl Controller {
             problems: Vec::new(),
             queue: Queue::default(),
             writes: JoinSet::new(),
-            deleted_since: HashMap::new(),
-            gone_since: BTreeMap::new(),
+            first_seen: FirstSeen::default(),
             limiter: Limiter::new(Instant::now().into_std()),
         }
     }
 
     async fn run(mut self, mut news: mpsc::Receiver<SourceNews>, shutdown: CancellationToken) {
         loop {
-            self.vitals.beat();
+            self.watchers.vitals.beat();
             let wake = self.wake();
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -266,7 +202,7 @@ impl Controller {
                     let leads = self.leads();
                     if leads != self.led {
                         self.led = leads;
-                        self.metrics.leads(leads);
+                        self.watchers.metrics.leads(leads);
                         self.judge_everything();
                     }
                 }
@@ -297,7 +233,11 @@ impl Controller {
         // When as many writes are under way as may be, the end of one wakes.
         let may_write = self.writes.len() < WRITES;
         let due = self.queue.next_due().filter(|_| may_write).map(Instant::from_std);
-        let gone = self.gone_since.values().map(|since| *since + self.forget_after);
+        let gone = self
+            .first_seen
+            .gone
+            .values()
+            .map(|since| *since + self.forget_after);
         due.into_iter()
             .chain(gone)
             .fold(far, Instant::min)
@@ -314,7 +254,7 @@ impl Controller {
             }
             SourceNews::Complete => {
                 self.complete = true;
-                self.vitals.ready();
+                self.watchers.vitals.ready();
                 info!("everything has been read once");
                 self.judge_everything();
             }
@@ -330,9 +270,9 @@ impl Controller {
         }
         let now = Instant::now();
         let gone = self.cluster.agents_without_node();
-        self.gone_since.retain(|node, _| gone.contains(node));
+        self.first_seen.gone.retain(|node, _| gone.contains(node));
         for node in gone {
-            self.gone_since.entry(node.clone()).or_insert(now);
+            self.first_seen.gone.entry(node.clone()).or_insert(now);
         }
     }
 
@@ -387,7 +327,7 @@ impl Controller {
             let mut told = events::of_change(&before, &status);
             told.retain(|told| {
                 let tell = self.limiter.may_tell(name, &told.reason, now.into_std());
-                self.metrics.told(tell);
+                self.watchers.metrics.told(tell);
                 tell
             });
             self.write(name, uid, Write::Status(status), told);
@@ -399,7 +339,7 @@ impl Controller {
         let server = name.namespaced_name().filter(|_| name.kind == Kind::RealServer)?;
         let object = self.cluster.object(name)?;
         let since = if object.deleted {
-            *self.deleted_since.entry(object.uid.clone()).or_insert(now)
+            *self.first_seen.deleted.entry(object.uid.clone()).or_insert(now)
         } else {
             now
         };
@@ -442,12 +382,12 @@ impl Controller {
             Err(_) => return,
         };
         let now = Instant::now().into_std();
-        self.metrics.wrote(name.kind.name(), written.is_ok());
+        self.watchers.metrics.wrote(name.kind.name(), written.is_ok());
         match written {
             Ok(Written { write, uid }) => {
                 self.queue.wrote(&name, now);
                 if write == Write::Hold(false) {
-                    self.deleted_since.remove(&uid);
+                    self.first_seen.deleted.remove(&uid);
                 }
                 self.cluster.written(&name, &uid, |object| match write {
                     Write::Status(status) => object.status = status,
@@ -465,7 +405,8 @@ impl Controller {
     async fn forget_nodes(&mut self) {
         let now = Instant::now();
         let gone: Vec<Arc<str>> = self
-            .gone_since
+            .first_seen
+            .gone
             .iter()
             .filter(|(_, since)| **since + self.forget_after <= now)
             .map(|(node, _)| node.clone())
@@ -477,11 +418,11 @@ impl Controller {
                         "node {node} has been gone for {:?}: its NodeState is deleted",
                         self.forget_after
                     );
-                    self.gone_since.remove(&node);
+                    self.first_seen.gone.remove(&node);
                 }
                 Err(error) => {
                     warn!("cannot delete NodeState {node}: {error:#}");
-                    self.gone_since.insert(node, now);
+                    self.first_seen.gone.insert(node, now);
                 }
             }
         }

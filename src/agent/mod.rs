@@ -19,6 +19,7 @@
 //! | `listen`, `heard` | what others change in the kernel, and what of it concerns this node | I/O; pure |
 //! | `pending` | what is still to be done, and in which order | pure |
 //! | `audit` | everything, in slices | pure |
+//! | `replies`, `hearing` | what the agent makes of what the worker has done, and of what it hears | driver |
 //! | `report` | what an agent has done, and what kept it from doing more | pure |
 //! | `timing` | everything that takes time, and when it is due | pure |
 //! | `undone` | what others undo: how soon it is repaired | pure |
@@ -27,9 +28,11 @@
 
 mod audit;
 mod heard;
+mod hearing;
 mod listen;
 mod pending;
 pub mod publish;
+mod replies;
 pub mod report;
 mod source;
 pub mod status;
@@ -42,30 +45,24 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use crate::catalog::Scope;
-use crate::causes::with_causes;
 use crate::host::HostStore;
 use crate::ipvs::TableStore;
 use crate::metrics::Metrics;
 use crate::netlink::Event;
-use crate::node::{Looked, Pass, PassError, Passed, Programmer, Reply, Request, Worker};
-use crate::phases::contest;
+use crate::node::{Programmer, Request, Worker};
 use crate::plan::{Concern, Knowledge, World};
 use crate::serve::Vitals;
 use crate::source::SourceEvent;
 
 use audit::Audit;
-use heard::{Concerned, Hearing};
+use heard::Hearing;
 pub use listen::listen;
 use pending::Pending;
 use report::{Report, Reporter};
 use source::{Reported, SourceState};
 use timing::{Timer, Timing};
-
-/// How often one of the entries is looked at between audits.
-const FLUSH_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The agent's loop.
 #[derive(Debug)]
@@ -184,7 +181,7 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
                         self.take_event(event);
                     }
                 }
-                heard = next(&mut self.events) => self.take_heard(heard),
+                heard = hearing::next(&mut self.events) => self.take_heard(heard),
                 () = sleep_until(wake) => self.take_due(),
             }
         }
@@ -264,47 +261,6 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
         }
     }
 
-    /// Takes in what was heard of the kernel. While something is done, it waits: what is heard then may be an echo of that.
-    fn take_heard(&mut self, events: Vec<Event>) {
-        self.hearing.hear(events);
-        if !self.worker.is_busy() {
-            self.judge_heard();
-        }
-    }
-
-    fn judge_heard(&mut self) {
-        let now = Instant::now().into_std();
-        for concerned in self.hearing.concerned(&self.world, now) {
-            match concerned {
-                Concerned::Around(work) => self.look_at_heard(work, now),
-                Concerned::Table => self.repair_table(),
-                Concerned::Everything => {
-                    self.look_at_heard(contest::Work::Addresses, now);
-                    self.pending.check_for_flush = true;
-                }
-                Concerned::Carrier(link) => {
-                    self.look_at_heard(contest::Work::Addresses, now);
-                    self.pending.announce_links.insert(link);
-                }
-                Concerned::Program(program) => {
-                    self.timing.undone.seen(contest::Work::Rules, &program);
-                    self.tell_contests();
-                }
-            }
-        }
-    }
-
-    /// Plans a look at what is around the table, as soon as somebody else's undoing of it may be repaired.
-    fn look_at_heard(&mut self, work: contest::Work, now: std::time::Instant) {
-        let look = self.hearing.look_at(now);
-        let look = self
-            .timing
-            .undone
-            .may_repair(work)
-            .map_or(look, |time| time.max(look));
-        self.timing.agenda.set_at_latest(Timer::Heard, look);
-    }
-
     /// Whether enough is known to plan anything.
     fn may_plan(&self) -> bool {
         let lacks_endpoints = self.source.lacks_endpoints(&self.world);
@@ -365,153 +321,6 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
         self.worker.begin(request);
     }
 
-    fn take_reply(&mut self, reply: Reply) {
-        let under_way = self.under_way.take();
-        self.take_reply_of(reply, under_way);
-        self.judge_heard();
-    }
-
-    fn take_reply_of(&mut self, reply: Reply, under_way: Option<UnderWay>) {
-        match reply {
-            Reply::Looked(Ok(Looked { network, ports })) => {
-                self.world.network = Some(network);
-                self.hearing.took_steps(false, ports, Instant::now().into_std());
-            }
-            Reply::Looked(Err(error)) => {
-                self.reporter
-                    .stopped_by(Some(why_stopped(&PassError::NotBegun(error.into()))));
-                self.timing.plan_retry(true, Instant::now().into_std());
-            }
-            Reply::Passed(passed) => self.take_pass(*passed, under_way),
-            Reply::Announced { vips, failures } => {
-                if under_way == Some(UnderWay::AnnounceLink) {
-                    self.timing.announced(&vips, Instant::now().into_std());
-                }
-                for failure in failures {
-                    warn!("{failure}");
-                }
-            }
-            Reply::CheckedForFlush { misses_an_entry } => {
-                if self.reporter.programs_anything() {
-                    self.plan_flush_check();
-                }
-                if misses_an_entry {
-                    self.repair_table();
-                }
-            }
-        }
-    }
-
-    /// Somebody has deleted entries, maybe all: others flush the table, as kube-proxy does at each start in nftables mode.
-    fn repair_table(&mut self) {
-        let now = Instant::now().into_std();
-        let may_repair = self.timing.undone.may_repair(contest::Work::Table);
-        if may_repair.is_none_or(|time| time <= now) {
-            self.pending.add_services(Scope::Every);
-        }
-    }
-
-    fn plan_flush_check(&mut self) {
-        let next = Instant::now() + FLUSH_CHECK_INTERVAL;
-        self.timing.agenda.set(Timer::FlushCheck, Some(next.into_std()));
-    }
-
-    fn take_pass(&mut self, passed: Passed, under_way: Option<UnderWay>) {
-        let now = Instant::now();
-        self.measure(&passed, under_way, now);
-        let Passed {
-            scope,
-            result,
-            failed,
-            leaving,
-            network,
-            ports,
-            summary,
-        } = passed;
-        let steps = match &result {
-            Ok(pass) => Some(pass),
-            Err(PassError::Unfinished { done, .. }) => Some(&**done),
-            Err(PassError::NotBegun(_)) => None,
-        };
-        let took_steps = steps.is_some_and(|pass| !pass.steps.around.is_empty());
-        self.hearing.took_steps(took_steps, ports, now.into_std());
-        self.hearing
-            .looked(took_steps || network.is_some(), now.into_std());
-        if let Some(network) = network {
-            self.world.network = Some(network);
-            self.pending.network_changed();
-        }
-        for (name, time) in leaving {
-            self.timing.agenda.set(Timer::Leaving(name), time);
-        }
-        self.reporter.node(summary, &self.world);
-        if self.reporter.programs_anything() && self.timing.agenda.time_of(&Timer::FlushCheck).is_none() {
-            self.plan_flush_check();
-        }
-        let is_audit = matches!(under_way, Some(UnderWay::Audit { .. }));
-        let everything = scope == Scope::Every;
-        let mut failed_now = !failed.is_empty();
-        match &result {
-            Ok(pass) => {
-                self.reporter.stopped_by(None);
-                self.watchers.vitals.ready();
-                self.took_steps(pass, is_audit, now);
-            }
-            Err(error) => {
-                failed_now = true;
-                self.reporter.stopped_by(Some(why_stopped(error)));
-                if let PassError::Unfinished { done, .. } = error {
-                    self.took_steps(done, is_audit, now);
-                }
-                self.pending.add_services(scope);
-                self.pending.add_around();
-                self.audit.stop();
-            }
-        }
-        self.timing.failed = failed;
-        self.timing.plan_retry(failed_now, now.into_std());
-        self.plan_audit(everything && result.is_ok(), is_audit, now);
-    }
-
-    /// Plans the next audit after the last slice of one. After a pass over everything only the rest of one is due.
-    fn plan_audit(&mut self, everything: bool, is_audit: bool, now: Instant) {
-        if everything {
-            self.audit.begin_with_rest();
-        } else if is_audit && !self.audit.is_under_way() {
-            let next = self.audit.next(&self.world.node.name, now.into_std());
-            self.timing.agenda.set(Timer::Audit, Some(next));
-            self.watchers.metrics.took("audit", self.audit.took);
-            self.timing.undone.audited();
-            self.tell_contests();
-        }
-    }
-
-    fn measure(&mut self, passed: &Passed, under_way: Option<UnderWay>, now: Instant) {
-        let metrics = &self.watchers.metrics;
-        let is_audit = matches!(under_way, Some(UnderWay::Audit { .. }));
-        metrics.passed(is_audit, &passed.result);
-        match under_way {
-            Some(UnderWay::Change { began, everything }) => {
-                metrics.took(if everything { "all" } else { "some" }, now - began);
-            }
-            Some(UnderWay::Audit { began }) => self.audit.took += now - began,
-            _ => {}
-        }
-    }
-
-    fn took_steps(&mut self, pass: &Pass, is_audit: bool, now: Instant) {
-        tell::tell(pass, is_audit);
-        self.timing.took_steps(pass, now.into_std());
-        self.tell_contests();
-    }
-
-    fn tell_contests(&mut self) {
-        let now = Instant::now().into_std();
-        let (checks, next) = self.timing.undone.checks(self.world.network.as_ref(), now);
-        self.timing.agenda.set(Timer::Contest, next);
-        self.reporter.contests(checks);
-    }
-
     /// Publishes the state, and tells what is new about it.
     fn report(&mut self) {
         let may_plan = self.may_plan();
@@ -533,34 +342,6 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
             }
             news
         });
-    }
-}
-
-/// What is heard next; waits for ever where nobody listens.
-async fn next(events: &mut Option<mpsc::Receiver<Vec<Event>>>) -> Vec<Event> {
-    let heard = match events {
-        Some(events) => events.recv().await,
-        None => None,
-    };
-    match heard {
-        Some(heard) => heard,
-        None => std::future::pending().await,
-    }
-}
-
-fn why_stopped(error: &PassError) -> String {
-    match error {
-        PassError::NotBegun(cause) => {
-            format!(
-                "no pass could be made, everything stays as it is: {}",
-                with_causes(cause)
-            )
-        }
-        PassError::Unfinished { done, cause } => format!(
-            "a pass broke off after {} steps, what it has done stays: {}",
-            done.steps.len(),
-            with_causes(cause)
-        ),
     }
 }
 

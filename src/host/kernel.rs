@@ -72,13 +72,6 @@ impl KernelHost {
         })
     }
 
-    /// The ports of the connections that change what others may change as well: an event with one of them is of a step that was
-    /// taken here.
-    pub fn ports(&self) -> impl Iterator<Item = u32> {
-        let rules = self.rules.as_ref().map(KernelRuleset::port);
-        std::iter::once(self.route.port()).chain(rules)
-    }
-
     /// The links with their addresses, the routes, and which of the links are Weir's.
     fn network(&mut self) -> Result<(Network, OwnLinks), HostError> {
         let (mut links, own) = self.links()?;

@@ -99,7 +99,12 @@ fn mislead(client: &Netns) {
 }
 
 fn believes(client: &Netns, director: &Node) -> Option<()> {
-    let mac: Vec<String> = director.mac().0.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mac: Vec<String> = director
+        .mac()
+        .0
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let neighbour = client.sh(&format!("ip neigh show {VIP4}"));
     neighbour.contains(&mac.join(":")).then_some(())
 }

@@ -364,3 +364,54 @@ fn use_lines_are_read_as_the_compiler_reads_them() {
     assert!(rule.concerns("ipvs/table.rs") && !rule.concerns("plan/mod.rs"));
     assert!(rule.forbids("crate::api::Duration") && rule.forbids("kube") && !rule.forbids("kubernetes::x"));
 }
+
+/// What outgrows these holds the thoughts of several.
+const LINES_OF_A_FILE: usize = 500;
+const LINES_OF_A_FUNCTION: usize = 80;
+const FIELDS_OF_A_STRUCT: usize = 12;
+
+#[test]
+fn files_functions_and_structs_keep_to_a_size() {
+    let function = Regex::new(r"^( *)(?:pub(?:\([^)]*\))? )?(?:async |const )*fn (\w+)").unwrap();
+    let structure = Regex::new(r"^( *)(?:pub(?:\([^)]*\))? )?struct (\w+).*\{$").unwrap();
+    let mut outgrown = Vec::new();
+    for (file, text) in sources() {
+        let lines: Vec<&str> = text.lines().collect();
+        if lines.len() > LINES_OF_A_FILE {
+            outgrown.push(format!("{file}: {} lines", lines.len()));
+        }
+        for (number, line) in lines.iter().enumerate() {
+            let end = |indentation: &str| {
+                let rest = lines[number..].iter();
+                rest.take_while(|line| **line != format!("{indentation}}}"))
+                    .count()
+            };
+            // One without a body, or on one line, ends before the first line of its block would.
+            let has_block = |indentation: &str| {
+                let inside = format!("{indentation}    ");
+                let mut head = lines[number..].iter();
+                head.find(|line| line.ends_with(['{', ';', '}']))
+                    .is_some_and(|line| line.ends_with('{') && !line.starts_with(&format!("{inside}    ")))
+            };
+            if let Some(found) = function.captures(line)
+                && has_block(&found[1])
+                && end(&found[1]) >= LINES_OF_A_FUNCTION
+            {
+                outgrown.push(format!("{file}: fn {}: {} lines", &found[2], end(&found[1]) + 1));
+            }
+            if let Some(found) = structure.captures(line) {
+                let inside = format!("{}    ", &found[1]);
+                let is_field = |line: &&&str| {
+                    line.strip_prefix(&inside)
+                        .is_some_and(|line| line.contains(": ") && !line.starts_with([' ', '/', '#']))
+                };
+                let fields = lines[number..].iter().take(end(&found[1])).filter(is_field);
+                let fields = fields.count();
+                if fields > FIELDS_OF_A_STRUCT && !file.starts_with("api/") {
+                    outgrown.push(format!("{file}: struct {}: {fields} fields", &found[2]));
+                }
+            }
+        }
+    }
+    assert!(outgrown.is_empty(), "{}", outgrown.join("\n"));
+}
