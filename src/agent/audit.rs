@@ -55,11 +55,6 @@ impl Audit {
         self.took = Duration::ZERO;
     }
 
-    /// Breaks off the one that is under way.
-    pub(super) fn stop(&mut self) {
-        self.at = None;
-    }
-
     /// Whether one is under way.
     pub(super) fn is_under_way(&self) -> bool {
         self.at.is_some()

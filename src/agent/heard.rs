@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::host::{Link, VIP_LINK};
+use crate::host::Link;
 use crate::netlink::{Event, Heard};
 use crate::nft::TABLE;
 use crate::phases::contest::Work;
@@ -164,7 +164,7 @@ impl Hearing {
 /// director group names.
 fn known(world: &World, index: u32, name: Option<&str>) -> Option<Box<str>> {
     let network = world.network.as_ref()?;
-    let matters = |link: &&Link| link.ours || !link.addresses.is_empty();
+    let matters = |link: &&Link| !link.addresses.is_empty();
     if let Some(link) = network.link_by_index(index).filter(matters) {
         return Some(link.name.clone());
     }
@@ -176,7 +176,8 @@ fn known(world: &World, index: u32, name: Option<&str>) -> Option<Box<str>> {
             .and_then(|sync| sync.interface.as_deref());
         group.interface.as_deref() == Some(name) || of_sync == Some(name)
     });
-    (is_named || name == VIP_LINK).then(|| name.into())
+    // Weir's own links are weir0 and those of tunnels, such as weir-ipip-1a2b3.
+    (is_named || name.starts_with("weir")).then(|| name.into())
 }
 
 #[cfg(test)]

@@ -43,15 +43,17 @@ mod undone;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
+
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::catalog::Scope;
 use crate::host::HostStore;
 use crate::ipvs::TableStore;
 use crate::metrics::Metrics;
 use crate::netlink::Event;
-use crate::node::{Programmer, Request, Worker};
+use crate::node::{Programmer, Request, TableWork, Worker};
 use crate::plan::{Concern, Knowledge, World};
 use crate::serve::Vitals;
 use crate::source::SourceEvent;
@@ -63,6 +65,9 @@ use pending::Pending;
 use report::{Report, Reporter};
 use source::{Reported, SourceState};
 use timing::{Timer, Timing};
+
+/// How long a pass may take that is under way when the agent is told to stop.
+const LAST_PASS: Duration = Duration::from_secs(20);
 
 /// The agent's loop.
 #[derive(Debug)]
@@ -185,19 +190,23 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
                 () = sleep_until(wake) => self.take_due(),
             }
         }
-        if self.worker.is_busy() {
-            self.worker.reply().await;
+        if self.worker.is_busy() && timeout(LAST_PASS, self.worker.reply()).await.is_err() {
+            warn!("stopped in the middle of a pass: the kernel does not answer");
         }
     }
 
     fn next_wake(&mut self) -> Instant {
-        self.watchers.vitals.beat();
+        // A kernel that does not answer any more is no sign of life.
+        if !self.worker.is_busy() {
+            self.watchers.vitals.beat();
+        }
         let beat = Instant::now() + Vitals::INTERVAL;
         self.timing.agenda.set(Timer::Beat, Some(beat.into_std()));
         self.timing.agenda.next().map_or(beat, Instant::from_std)
     }
 
     fn take_event(&mut self, event: SourceEvent) {
+        self.reporter.world_changed();
         match event {
             SourceEvent::Updates(updates) => {
                 for update in updates {
@@ -299,7 +308,7 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
             self.begin(Request::Look, UnderWay::Look);
         } else if may_pass && let Some(work) = self.pending.take(&self.world, now) {
             self.watchers.metrics.begins();
-            let everything = work.scope == Scope::Every;
+            let everything = work.table == TableWork::Everything;
             self.begin(
                 Request::Pass(Box::new(work)),
                 UnderWay::Change { began, everything },
@@ -333,7 +342,7 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
         let withholding =
             withholds.then(|| "nothing is deleted until every object has been read once".to_owned());
         let problems = self.source.problems.iter().cloned().chain(withholding).collect();
-        let report = self.reporter.report(complete, problems, &self.world.catalog);
+        let report = self.reporter.report(complete, problems, &self.world);
         self.watchers.reports.send_if_modified(|last| {
             let news = *last != *report;
             if news {

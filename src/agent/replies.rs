@@ -5,9 +5,9 @@ use tracing::warn;
 
 use crate::catalog::Scope;
 use crate::causes::with_causes;
-use crate::host::HostStore;
+use crate::host::{HostChange, HostStore};
 use crate::ipvs::TableStore;
-use crate::node::{Looked, Pass, PassError, Passed, Reply};
+use crate::node::{Looked, Pass, PassError, Passed, Reply, TableWork};
 use crate::phases::contest;
 
 use super::timing::Timer;
@@ -18,6 +18,7 @@ const FLUSH_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> {
     pub(super) fn take_reply(&mut self, reply: Reply) {
+        self.watchers.vitals.beat();
         let under_way = self.under_way.take();
         self.take_reply_of(reply, under_way);
         self.judge_heard();
@@ -73,6 +74,7 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
         self.measure(&passed, under_way, now);
         let Passed {
             scope,
+            table,
             result,
             failed,
             leaving,
@@ -96,12 +98,12 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
         for (name, time) in leaving {
             self.timing.agenda.set(Timer::Leaving(name), time);
         }
-        self.reporter.node(summary, &self.world);
+        self.reporter.node(summary);
         if self.reporter.programs_anything() && self.timing.agenda.time_of(&Timer::FlushCheck).is_none() {
             self.plan_flush_check();
         }
         let is_audit = matches!(under_way, Some(UnderWay::Audit { .. }));
-        let everything = scope == Scope::Every;
+        let everything = table == TableWork::Everything;
         let mut failed_now = !failed.is_empty();
         match &result {
             Ok(pass) => {
@@ -117,7 +119,6 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
                 }
                 self.pending.add_services(scope);
                 self.pending.add_around();
-                self.audit.stop();
             }
         }
         self.timing.failed = failed;
@@ -154,6 +155,12 @@ impl<S: TableStore + Send + 'static, H: HostStore + Send + 'static> Agent<S, H> 
     fn took_steps(&mut self, pass: &Pass, is_audit: bool, now: Instant) {
         tell::tell(pass, is_audit);
         self.timing.took_steps(pass, now.into_std());
+        for change in pass.steps.around.all() {
+            // Another node may answer for it by now.
+            if let HostChange::DeleteAddress(bound) = change {
+                self.pending.announce.remove(bound);
+            }
+        }
         self.tell_contests();
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::catalog::{Catalog, Finding, NamespacedName};
+use crate::catalog::{Finding, NamespacedName};
 use crate::host::preflight::Check;
 use crate::node::{RefusedChange, Summary};
 use crate::plan::{Role, World};
@@ -57,16 +57,22 @@ pub(super) struct Reporter {
     report: Report,
     /// The version of the catalog's findings that are in the report.
     findings_version: Option<u64>,
+    /// Whether what follows from the world without a pass is yet to be put in.
+    world_changed: bool,
     /// The findings of planning that are in it.
     planning: Arc<BTreeSet<Finding>>,
 }
 
 impl Reporter {
     /// Takes in what there is to be told of the node after a pass.
-    pub(super) fn node(&mut self, summary: Summary, world: &World) {
-        self.report.roles = roles(world);
-        self.report.leaving_real_servers = leaving_real_servers(&world.catalog, &summary);
+    pub(super) fn node(&mut self, summary: Summary) {
         self.report.node = summary;
+        self.world_changed = true;
+    }
+
+    /// Takes in that something else is known of the world: what follows from it without a pass may be another.
+    pub(super) fn world_changed(&mut self) {
+        self.world_changed = true;
     }
 
     /// Takes in why the last pass could not be made, if so.
@@ -90,9 +96,14 @@ impl Reporter {
     }
 
     /// The report as it is now.
-    pub(super) fn report(&mut self, complete: bool, problems: Vec<String>, catalog: &Catalog) -> &Report {
+    pub(super) fn report(&mut self, complete: bool, problems: Vec<String>, world: &World) -> &Report {
         self.report.complete = complete;
         self.report.problems = problems;
+        if std::mem::take(&mut self.world_changed) {
+            self.report.roles = roles(world);
+            self.report.leaving_real_servers = leaving_real_servers(world, &self.report.node);
+        }
+        let catalog = &world.catalog;
         let version = catalog.findings_version();
         let planning = &self.report.node.findings;
         if self.findings_version != Some(version) || !Arc::ptr_eq(planning, &self.planning) {
@@ -115,8 +126,10 @@ fn roles(world: &World) -> Vec<(String, Role)> {
         .collect()
 }
 
-fn leaving_real_servers(catalog: &Catalog, summary: &Summary) -> BTreeMap<NamespacedName, usize> {
-    let leaving = catalog.leaving_real_servers();
+/// While something that is wanted may be unknown, nothing is drained, and nothing is said of who has left.
+fn leaving_real_servers(world: &World, summary: &Summary) -> BTreeMap<NamespacedName, usize> {
+    let knows_all = world.knowledge.allows_deleting();
+    let leaving = world.catalog.leaving_real_servers().filter(|_| knows_all);
     leaving
         .map(|name| {
             let destinations = summary.leaving_real_servers.get(&name).copied();

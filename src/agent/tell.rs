@@ -1,9 +1,12 @@
 //! What an agent tells its log.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use tracing::{debug, error, info, warn};
 
 use crate::ipvs::SyncDaemonRole;
-use crate::node::{GlobalChange, Pass, RefusedChange};
+use crate::node::{GlobalChange, Pass};
 
 use super::report::Report;
 
@@ -19,9 +22,8 @@ pub(super) fn tell(pass: &Pass, audit: bool) {
         warn!(service = %key, "{key} was in the kernel already and is wanted: it is Weir's from now on");
     }
     let changes = pass.steps.table.len() - pass.refused.len();
-    // What drains goes when it is time, be it during an audit.
-    let repairs = changes.saturating_sub(pass.drained.len());
-    if (audit || pass.undone.touches_table()) && repairs > 0 {
+    let repairs = pass.repairs(audit).count().saturating_sub(pass.drained.len());
+    if repairs > 0 {
         warn!(
             changes = repairs,
             "the kernel's table was not as it should be and has been repaired"
@@ -43,9 +45,14 @@ pub(super) fn tell(pass: &Pass, audit: bool) {
 
 /// Tells what came and what went since the last report.
 pub(super) fn tell_news(last: &Report, report: &Report) {
-    let before: Vec<RefusedChange> = last.failures().collect();
-    for failure in report.failures().filter(|failure| !before.contains(failure)) {
-        error!("{}", failure.message);
+    if report.stopped_by != last.stopped_by || report.node.refused != last.node.refused {
+        let before: BTreeSet<String> = last.failures().map(|failure| failure.message).collect();
+        for failure in report
+            .failures()
+            .filter(|failure| !before.contains(&failure.message))
+        {
+            error!("{}", failure.message);
+        }
     }
     if report.node.arp_suppression != last.node.arp_suppression {
         let methods: Vec<&str> = report
@@ -65,15 +72,8 @@ pub(super) fn tell_news(last: &Report, report: &Report) {
             leaving => info!("destinations without new connections, until those they have end: {leaving}"),
         }
     }
-    for finding in report.findings.difference(&last.findings) {
-        let (object, reason) = (&finding.object, finding.reason.word());
-        let (kind, namespace, name) = (object.kind.name(), object.namespace.as_deref(), &*object.name);
-        warn!(kind, namespace, name, reason, "{finding}");
-    }
-    for finding in last.findings.difference(&report.findings) {
-        let (object, reason) = (&finding.object, finding.reason.word());
-        let (kind, namespace, name) = (object.kind.name(), object.namespace.as_deref(), &*object.name);
-        info!(kind, namespace, name, reason, "no longer: {finding}");
+    if !Arc::ptr_eq(&report.findings, &last.findings) {
+        tell_findings(last, report);
     }
     for obstacle in report.obstacles().difference(&last.obstacles()) {
         warn!("{obstacle}");
@@ -94,5 +94,18 @@ pub(super) fn tell_news(last: &Report, report: &Report) {
         .filter(|problem| !report.problems.contains(problem))
     {
         info!("no longer: {problem}");
+    }
+}
+
+fn tell_findings(last: &Report, report: &Report) {
+    for finding in report.findings.difference(&last.findings) {
+        let (object, reason) = (&finding.object, finding.reason.word());
+        let (kind, namespace, name) = (object.kind.name(), object.namespace.as_deref(), &*object.name);
+        warn!(kind, namespace, name, reason, "{finding}");
+    }
+    for finding in last.findings.difference(&report.findings) {
+        let (object, reason) = (&finding.object, finding.reason.word());
+        let (kind, namespace, name) = (object.kind.name(), object.namespace.as_deref(), &*object.name);
+        info!(kind, namespace, name, reason, "no longer: {finding}");
     }
 }

@@ -350,7 +350,7 @@ fn service_with(name: &str, port: u16, algorithm: &str, backends: &str) -> Updat
 
 // --- Faults found by review: each of these fails. ---
 
-use crate::host::{self, BoundAddress, HostChange, HostError, HostFailure, HostStore as _};
+use crate::host::{self, BoundAddress, HostChange, HostError, HostFailure};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 type Hook = Box<dyn FnMut(&[ServiceKey]) -> Result<(), IpvsError> + Send>;

@@ -25,12 +25,26 @@ struct Entries {
     changed: BTreeSet<ServiceKey>,
 }
 
+impl Entries {
+    fn contains(&self, key: &ServiceKey) -> bool {
+        self.deleted.contains(key) || self.changed.contains(key)
+    }
+}
+
 impl UndoneByOthers {
     /// Takes in what a pass has repaired.
     pub(super) fn repaired(&mut self, pass: &Pass, now: Instant) {
+        // One act may be over ten thousand services, which slices of an audit repair one after the other: it is a contest
+        // when the same one has been repaired before.
+        let mut touched = pass.undone.deleted.iter().chain(&pass.undone.changed);
+        if let Some(again) =
+            touched.find(|key| self.until_audit.contains(key) || self.since_audit.contains(key))
+        {
+            self.contests.repaired(Work::Table, again.to_string(), now);
+        }
         self.since_audit.deleted.extend(&pass.undone.deleted);
         self.since_audit.changed.extend(&pass.undone.changed);
-        for (work, what) in repairs(pass) {
+        for (work, what) in repairs_around(pass) {
             self.contests.repaired(work, what, now);
         }
     }
@@ -99,15 +113,9 @@ fn contested(undone: &Undone) -> Check {
     }
 }
 
-/// What a pass repaired that somebody else had undone, by the kind of work.
-fn repairs(pass: &Pass) -> Vec<(Work, String)> {
+/// What a pass repaired around the table that somebody else had undone, by the kind of work.
+fn repairs_around(pass: &Pass) -> Vec<(Work, String)> {
     let mut repairs = Vec::new();
-    let first = pass
-        .undone
-        .deleted
-        .first()
-        .or_else(|| pass.undone.changed.first());
-    repairs.extend(first.map(|key| (Work::Table, key.to_string())));
     if pass.undone.around {
         for work in [Work::Addresses, Work::Rules, Work::Sysctls] {
             let mut steps = pass.steps.around.all();

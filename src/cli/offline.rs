@@ -110,6 +110,10 @@ fn findings_of_whichever_node(updates: impl Iterator<Item = Update>, mark_mask: 
     };
     let mut world = World::new(whichever, mark_mask);
     take_in(&mut world, updates);
+    if !world.catalog.knows_director_groups() {
+        // A folder without any is for a host that stands alone.
+        world.node.directing = Directing::AlsoAlone;
+    }
     findings_of(&plan(&world, &Scope::Every))
 }
 

@@ -81,10 +81,11 @@ impl Network {
         }
     }
 
-    /// The same without the addresses that Weir put there: what planning depends on, which must not depend on what is
+    /// The same without the links and addresses that Weir put there: what planning depends on, which must not depend on what is
     /// planned.
     pub fn without_own(&self) -> Self {
         let mut network = self.clone();
+        network.links.retain(|link| !link.ours);
         for link in &mut network.links {
             link.addresses.retain(|address| !address.ours);
         }

@@ -98,7 +98,7 @@ impl Metrics {
             self.latency.observe(since.elapsed().as_secs_f64());
         }
         if let Some(pass) = done {
-            self.count(pass, audit || pass.undone.touches_table());
+            self.count(pass, audit);
         }
     }
 
@@ -118,9 +118,8 @@ impl Metrics {
         *self.waiting.lock() = News::default();
     }
 
-    fn count(&self, pass: &Pass, repairs: bool) {
+    fn count(&self, pass: &Pass, audit: bool) {
         let asked = tally(pass.steps.table.iter().map(op));
-        let refused = tally(pass.refused.iter().map(|failure| op(&failure.change)));
         for (op, count) in &asked {
             increase(&self.requests, [("op", (*op).into())], *count);
         }
@@ -135,14 +134,13 @@ impl Metrics {
             self.drains.observe(drained.took.as_secs_f64());
             self.forced_drains.inc_by(drained.forced.into());
         }
-        if repairs {
+        let mut repaired = tally(pass.repairs(audit).map(op));
+        if let Some(deleted) = repaired.get_mut("delete_destination") {
             // What drains goes when it is time, be it during an audit.
-            let mut left_out = refused;
-            *left_out.entry("delete_destination").or_default() += pass.drained.len() as u64;
-            for (op, count) in asked {
-                let made = count.saturating_sub(left_out.get(op).copied().unwrap_or_default());
-                increase(&self.corrections, [("kind", correction(op).into())], made);
-            }
+            *deleted = deleted.saturating_sub(pass.drained.len() as u64);
+        }
+        for (op, count) in repaired {
+            increase(&self.corrections, [("kind", correction(op).into())], count);
         }
         for (step, count) in tally(pass.steps.around.all().map(step)) {
             increase(&self.steps, [("step", step.into())], count);

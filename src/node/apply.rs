@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use crate::catalog::Scope;
-use crate::host::HostStore;
+use crate::host::{HostChange, HostStore};
 use crate::ipvs::{self, Failure, IpvsError, ServiceKey, Table, TableStore};
 
-use super::globals::{self, GlobalFailure};
+use super::globals::{self, GlobalChange, GlobalFailure};
 use super::programmer::{Cause, PassError, Programmer, Settled};
 use super::settle::Desired;
 use super::work::Pass;
@@ -60,6 +60,11 @@ impl<S: TableStore, H: HostStore> Programmer<S, H> {
         drop(current);
         if let Err(cause) = self.apply_table(&desired.table, work.may_delete, &mut pass) {
             self.memory.around.is_behind |= around_was_read;
+            // What was not come to is no step that was taken, and neither is what failed.
+            pass.steps.around.after.clear();
+            let failures = &pass.around_failures;
+            let is_taken = |change: &HostChange| failures.iter().all(|failure| failure.change != *change);
+            pass.steps.around.before.retain(is_taken);
             return Err(PassError::Unfinished {
                 done: Box::new(pass),
                 cause: cause.into(),
@@ -83,14 +88,23 @@ impl<S: TableStore, H: HostStore> Programmer<S, H> {
 
     fn apply_globals(&mut self, pass: &mut Pass, desired: &Desired, were_read: bool) {
         let failures = &mut pass.global_failures;
+        let mut still_runs = None;
         pass.steps.globals.retain(|change| {
+            let starts = matches!(change, GlobalChange::StartSyncDaemon(_));
+            if starts && still_runs.is_some() {
+                failures.push(GlobalFailure {
+                    act: change.to_string().into(),
+                    message: "not tried, because another one still runs".into(),
+                });
+                return false;
+            }
             let result = globals::apply(&mut self.store, change);
-            failures.extend(
-                result
-                    .as_ref()
-                    .err()
-                    .map(|error| GlobalFailure::new(change, error)),
-            );
+            if let Err(error) = &result {
+                failures.push(GlobalFailure::new(change, error));
+                if let GlobalChange::StopSyncDaemon(role) = change {
+                    still_runs = Some(*role);
+                }
+            }
             result.is_ok()
         });
         let memory = &mut self.memory.globals;
@@ -98,7 +112,11 @@ impl<S: TableStore, H: HostStore> Programmer<S, H> {
             memory.failures.clone_from(failures);
         }
         if were_read {
-            memory.sync_role = desired.globals.sync_daemon.as_ref().map(|daemon| daemon.role);
+            let wanted = desired.globals.sync_daemon.as_ref().map(|daemon| daemon.role);
+            // One that could not be stopped is still ours to stop.
+            memory.sync_role = still_runs
+                .filter(|role| memory.sync_role == Some(*role))
+                .or(wanted);
             memory.brought = Some(desired.globals.clone());
         }
     }

@@ -49,8 +49,9 @@ pub(super) struct AroundMemory {
     pub(super) arp: BTreeSet<ArpMethod>,
     /// What stands in the way, as of the last inspection.
     pub(super) checks: BTreeSet<Check>,
-    /// What planning knows of the node's network.
+    /// What planning knows of the node's network, and whether it is yet to be told.
     pub(super) network: Network,
+    pub(super) network_is_news: bool,
 }
 
 /// What a node knows of what it has once.
@@ -270,6 +271,12 @@ impl AroundMemory {
         let answered = self.all().flat_map(|around| &around.answered);
         let on_link: BTreeSet<&BoundAddress> = answered.filter(|bound| *bound.link == *link).collect();
         on_link.into_iter().cloned().collect()
+    }
+
+    /// Takes in the network as it is.
+    pub(super) fn see(&mut self, network: Network) {
+        self.network_is_news |= self.network != network;
+        self.network = network;
     }
 
     /// Puts the steps that fail now in place of those that failed.

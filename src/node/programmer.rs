@@ -308,9 +308,10 @@ impl<S: TableStore, H: HostStore> Programmer<S, H> {
         self.memory.failed(self.ledger.entries())
     }
 
-    /// What planning knows of the network, as of the last look.
-    pub fn network(&self) -> &Network {
-        &self.memory.around.network
+    /// What planning should know of the network, if that is another than it was told last.
+    pub fn take_network_news(&mut self) -> Option<Network> {
+        let around = &mut self.memory.around;
+        std::mem::take(&mut around.network_is_news).then(|| around.network.clone())
     }
 
     /// Whether anything is programmed.

@@ -25,7 +25,10 @@ pub(super) struct Read {
 
 impl<S: TableStore, H: HostStore, L: Possession> Programmer<S, H, L> {
     pub(super) fn read(&mut self, work: Work) -> Result<Read, Cause> {
-        let keys = self.concerned(&work);
+        let mut keys = self.concerned(&work);
+        if work.table == TableWork::Unwanted {
+            keys.extend(self.read_unwanted()?);
+        }
         let table = self.read_table(&work, &keys)?;
         let around = self.read_around(&work)?;
         let mut inspection = None;
@@ -78,6 +81,14 @@ impl<S: TableStore, H: HostStore, L: Possession> Programmer<S, H, L> {
         keys
     }
 
+    /// Looks at which services there are: counts those of others, and names those of ours that nobody wants.
+    fn read_unwanted(&mut self) -> Result<BTreeSet<ServiceKey>, IpvsError> {
+        let mut there = self.store.keys()?;
+        self.memory.foreign = there.iter().filter(|key| !self.is_ours(key)).count();
+        there.retain(|key| self.is_ours(key) && !self.memory.desired.contains(key));
+        Ok(there)
+    }
+
     fn read_table(&mut self, work: &Work, keys: &BTreeSet<ServiceKey>) -> Result<Table, IpvsError> {
         let drained_by = |now| {
             let drains = &self.drains;
@@ -91,10 +102,6 @@ impl<S: TableStore, H: HostStore, L: Possession> Programmer<S, H, L> {
             let table = self.store.list()?;
             self.observe_drains(work, &due)?;
             return Ok(table);
-        }
-        if work.table == TableWork::Unwanted {
-            let there = self.store.keys()?;
-            self.memory.foreign = there.iter().filter(|key| !self.is_ours(key)).count();
         }
         let rest = keys.iter().filter(|key| !due.contains(key)).copied();
         let mut table = self.store.read(&mut rest.collect::<Vec<_>>().into_iter())?;
@@ -118,7 +125,7 @@ impl<S: TableStore, H: HostStore, L: Possession> Programmer<S, H, L> {
         }
         let of_groups = work.plan.globals.sysctls.keys().map(|name| &**name);
         let current = self.host.read(&mut of_groups.chain(host::SYSCTLS))?;
-        self.memory.around.network = current.network.without_own();
+        self.memory.around.see(current.network.without_own());
         Ok(Some(current))
     }
 

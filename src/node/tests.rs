@@ -866,7 +866,7 @@ fn a_vip_that_cannot_be_bound_is_not_served() {
 #[test]
 fn a_preview_shows_the_steps_that_a_pass_takes() {
     let group = "{apiVersion: weir.dev/v1alpha1, kind: DirectorGroup, metadata: {name: default}, spec: {nodeSelector: {}, \
-                 failover: {type: Routed}, timeouts: {tcp: 20m}, connectionSync: {interface: eth0, syncID: 3}, \
+                 failover: {type: Routed}, timeouts: {tcp: 20m}, connectionSync: {interface: eth0, syncId: 3}, \
                  sysctls: {net.ipv4.vs.sloppy_tcp: '1'}}}";
     let form = validate::director_group(&serde_saphyr::from_str(group).unwrap())
         .value

@@ -124,6 +124,18 @@ impl Failed {
 }
 
 impl Pass {
+    /// The changes of the table that repaired what others had changed; in an audit, for which nothing was asked, all of them.
+    /// Among them may be destinations that ended to drain just then.
+    pub fn repairs(&self, audit: bool) -> impl Iterator<Item = &Change> {
+        let Undone { deleted, changed, .. } = &self.undone;
+        let is_repair = move |change: &&Change| {
+            let service = change.service();
+            audit || deleted.contains(service) || changed.contains(service)
+        };
+        let is_made = |change: &&Change| !self.refused.iter().any(|failure| failure.change == **change);
+        self.steps.table.iter().filter(is_repair).filter(is_made)
+    }
+
     /// How many steps were taken, and taken well.
     pub fn done(&self) -> usize {
         self.steps.len() - self.refused.len()

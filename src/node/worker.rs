@@ -15,7 +15,7 @@ use crate::ipvs::TableStore;
 
 use super::memory::Summary;
 use super::programmer::{PassError, Programmer};
-use super::work::{Failed, Pass, Work};
+use super::work::{Failed, Pass, TableWork, Work};
 
 /// Something to do.
 #[derive(Debug)]
@@ -67,6 +67,8 @@ pub struct Looked {
 pub struct Passed {
     /// The virtual services that it was for.
     pub scope: Scope,
+    /// How much of the table was looked at.
+    pub table: TableWork,
     /// What it did.
     pub result: Result<Pass, PassError>,
     /// What is refused now, and is to be tried again.
@@ -155,7 +157,7 @@ impl<S: TableStore, H: HostStore> Programmer<S, H> {
     }
 
     fn pass(&mut self, work: Work) -> Passed {
-        let (scope, network) = (work.scope.clone(), self.network().clone());
+        let (scope, table) = (work.scope.clone(), work.table);
         let names: Vec<NamespacedName> = match &scope {
             Scope::Every => work.plan.services.keys().cloned().collect(),
             Scope::These(names) => names.iter().cloned().collect(),
@@ -166,10 +168,11 @@ impl<S: TableStore, H: HostStore> Programmer<S, H> {
             .map(|(name, time)| (name.clone(), time));
         Passed {
             scope,
+            table,
             failed: self.failed(),
             leaving: leaving.collect(),
             ports: self.host.ports(),
-            network: (*self.network() != network).then(|| self.network().clone()),
+            network: self.take_network_news(),
             summary: self.summary(),
             result,
         }

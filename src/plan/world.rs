@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::catalog::validated::ValidatedVirtualService;
 use crate::catalog::{Catalog, Kind, MarkMask, NamespacedName, Scope, Update};
 use crate::host::{KUBE_PROXY_LINK, Network};
 
 use super::globals::globals;
-use super::roles::Node;
+use super::roles::{Node, Role};
 
 /// Everything that a plan follows from.
 #[derive(Debug, Default)]
@@ -88,11 +89,25 @@ impl World {
         if self.node.labels == labels {
             return Concern::default();
         }
+        let (before, roles_before) = (globals(self), self.roles());
         self.node.labels = labels;
+        let roles = self.roles();
+        let changed = roles_before
+            .iter()
+            .filter(|(group, role)| roles.get(*group) != Some(role));
+        let services = changed.flat_map(|(group, _)| self.catalog.of_group(group).cloned());
         Concern {
-            services: Scope::Every,
-            globals: true,
+            services: Scope::These(services.collect()),
+            globals: globals(self) != before,
         }
+    }
+
+    /// The node's part in each group.
+    fn roles(&self) -> BTreeMap<Arc<str>, Role> {
+        let groups = self.catalog.director_groups();
+        groups
+            .map(|(name, group)| (name.clone(), self.node.role(group)))
+            .collect()
     }
 
     /// The virtual services of a scope that there are.
