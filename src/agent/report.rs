@@ -126,10 +126,8 @@ fn roles(world: &World) -> Vec<(String, Role)> {
         .collect()
 }
 
-/// While something that is wanted may be unknown, nothing is drained, and nothing is said of who has left.
 fn leaving_real_servers(world: &World, summary: &Summary) -> BTreeMap<NamespacedName, usize> {
-    let knows_all = world.knowledge.allows_deleting();
-    let leaving = world.catalog.leaving_real_servers().filter(|_| knows_all);
+    let leaving = world.catalog.leaving_real_servers();
     leaving
         .map(|name| {
             let destinations = summary.leaving_real_servers.get(&name).copied();
