@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::catalog::{NamespacedName, Scope};
-use crate::node::{AroundWork, Leavers, TableWork, Work};
-use crate::plan::{Globals, Plan, World, globals, plan_service, vips_of_kube_proxy};
+use crate::node::{AroundWork, TableWork, Work};
+use crate::plan::{Plan, World, globals, plan, plan_service, vips_of_kube_proxy};
+
+use super::pending::work;
 
 /// How many virtual services, and how many destinations, make a slice: reading one service with ten destinations takes the
 /// kernel and this program 0.12 ms together (docs/benchmarks.md).
@@ -100,30 +102,17 @@ impl Audit {
             Some(_) => Place::After(Some(last.clone())),
             None => Place::Rest,
         });
-        Some(Work {
-            plan,
-            scope: Scope::These(names),
-            table: TableWork::Planned,
-            around: AroundWork::IfNeeded,
-            leavers: Leavers::Drain(now),
-            may_delete: world.knowledge.allows_deleting(),
-        })
+        let planned = (Scope::These(names), plan);
+        let (table, around) = (TableWork::Planned, AroundWork::IfNeeded);
+        Some(work(world, planned, table, around, now))
     }
 }
 
 fn rest(world: &World, now: Instant) -> Work {
-    let globals: Globals = globals(world);
-    Work {
-        scope: Scope::default(),
-        plan: Plan {
-            globals,
-            ..Plan::default()
-        },
-        table: TableWork::Unwanted,
-        around: AroundWork::Inspect {
-            vips_of_kube_proxy: vips_of_kube_proxy(world),
-        },
-        leavers: Leavers::Drain(now),
-        may_delete: world.knowledge.allows_deleting(),
-    }
+    let nobody = Scope::default();
+    let plan = plan(world, &nobody);
+    let around = AroundWork::Inspect {
+        vips_of_kube_proxy: vips_of_kube_proxy(world),
+    };
+    work(world, (nobody, plan), TableWork::Unwanted, around, now)
 }

@@ -44,7 +44,6 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
-
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 

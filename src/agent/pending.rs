@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::catalog::Scope;
 use crate::host::BoundAddress;
 use crate::node::{AroundWork, Failed, Leavers, TableWork, Work};
-use crate::plan::{Concern, World, plan};
+use crate::plan::{Concern, Plan, World, plan};
 
 /// What is still to be done.
 #[derive(Debug, Default)]
@@ -83,15 +83,22 @@ impl Pending {
             false => AroundWork::IfNeeded,
         };
         self.globals = false;
-        Some(work(world, scope, table, around, now))
+        let plan = plan(world, &scope);
+        Some(work(world, (scope, plan), table, around, now))
     }
 }
 
-/// Work over some virtual services of a world.
-pub(super) fn work(world: &World, scope: Scope, table: TableWork, around: AroundWork, now: Instant) -> Work {
+/// Work for a world, in which destinations that leave are drained.
+pub(super) fn work(
+    world: &World,
+    (scope, plan): (Scope, Plan),
+    table: TableWork,
+    around: AroundWork,
+    now: Instant,
+) -> Work {
     Work {
-        plan: plan(world, &scope),
         scope,
+        plan,
         table,
         around,
         leavers: Leavers::Drain(now),
