@@ -22,7 +22,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -45,6 +44,7 @@ use weir::node::Programmer;
 use weir::plan::{Directing, Node, World};
 use weir::source::SourceEvent;
 
+use super::cases::{Expectations, cases};
 use super::golden::report;
 
 #[derive(Deserialize)]
@@ -193,34 +193,16 @@ fn node() -> MemoryHost {
     host
 }
 
-fn cases() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/courses");
-    let mut cases: Vec<_> = fs::read_dir(root)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    cases.sort();
-    cases
-}
-
 #[tokio::test(start_paused = true)]
 async fn every_course_comes_to_what_is_expected() {
-    let update = std::env::var_os("UPDATE_EXPECTED").is_some();
-    let mut wrong = Vec::new();
-    for case in cases() {
-        let actual = replay(&fs::read_to_string(case.join("course.yaml")).unwrap()).await;
-        let file = case.join("expected.txt");
-        let expected = fs::read_to_string(&file).unwrap_or_default();
-        if update {
-            fs::write(file, actual).unwrap();
-        } else if actual != expected {
-            wrong.push(format!(
-                "{}\n--- expected\n{expected}--- actual\n{actual}",
-                case.display()
-            ));
-        }
+    let mut expectations = Expectations::new();
+    for case in cases("courses") {
+        expectations.compare(
+            &case,
+            &replay(&fs::read_to_string(case.join("course.yaml")).unwrap()).await,
+        );
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    expectations.hold();
 }
 
 async fn replay(course: &str) -> String {

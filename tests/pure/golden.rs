@@ -15,7 +15,7 @@ mod table_text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::strategies;
 use k8s_openapi::api::core::v1::Service;
@@ -32,6 +32,8 @@ use weir::ipvs::{Change, MemoryTable, ServiceKey, Table};
 use weir::ledger::Entries;
 use weir::node::{AroundWork, Desired, Leavers, Preview, Programmer, TableWork, Work};
 use weir::plan::{Directing, Knowledge, Node, Plan, World, plan};
+
+use super::cases::{Expectations, cases};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -58,34 +60,13 @@ impl Default for NodeFile {
     }
 }
 
-fn cases() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden");
-    let mut cases: Vec<_> = fs::read_dir(root)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    cases.sort();
-    cases
-}
-
 #[test]
 fn every_case_comes_to_what_is_expected() {
-    let update = std::env::var_os("UPDATE_EXPECTED").is_some();
-    let mut wrong = Vec::new();
-    for case in cases() {
-        let actual = run(&case);
-        let file = case.join("expected.txt");
-        let expected = fs::read_to_string(&file).unwrap_or_default();
-        if update {
-            fs::write(file, actual).unwrap();
-        } else if actual != expected {
-            wrong.push(format!(
-                "{}\n--- expected\n{expected}--- actual\n{actual}",
-                case.display()
-            ));
-        }
+    let mut expectations = Expectations::new();
+    for case in cases("golden") {
+        expectations.compare(&case, &run(&case));
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    expectations.hold();
 }
 
 fn run(case: &Path) -> String {

@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | `cases` | cases as folders, for the next three |
 //! | `golden` | objects and a table in: the plan, the steps and the report out, as files |
 //! | `courses` | what happens around an agent, and when: what it does, and when, as files |
 //! | `manifest_golden`, `manifest_folder` | what is said of a wrong manifest, as files; folders that change |
@@ -25,6 +26,7 @@ mod strategies;
 #[path = "../support/walk.rs"]
 mod walk;
 
+mod cases;
 mod cli;
 mod courses;
 mod crds;

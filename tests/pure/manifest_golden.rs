@@ -2,35 +2,19 @@
 //! the expected text; `UPDATE_EXPECTED=1` writes the latter anew.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use weir::source::manifest::{Manifest, read};
 
+use super::cases::{Expectations, cases};
+
 #[test]
 fn every_manifest_is_read_as_expected() {
-    let update = std::env::var_os("UPDATE_EXPECTED").is_some();
-    let mut wrong = Vec::new();
-    for case in cases() {
-        let text = describe(&read_case(&case));
-        let expected = case.join("expected.txt");
-        if update {
-            std::fs::write(&expected, text).expect("the case's folder can be written to");
-        } else if std::fs::read_to_string(&expected).unwrap_or_default() != text {
-            wrong.push(format!("{}:\n{text}", case.display()));
-        }
+    let mut expectations = Expectations::new();
+    for case in cases("manifest_cases") {
+        expectations.compare(&case, &describe(&read_case(&case)));
     }
-    assert!(wrong.is_empty(), "not as expected:\n\n{}", wrong.join("\n"));
-}
-
-fn cases() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/manifest_cases");
-    let entries = std::fs::read_dir(folder).expect("the cases are beside the tests");
-    let mut cases: Vec<_> = entries
-        .map(|entry| entry.expect("an entry can be read").path())
-        .collect();
-    cases.sort();
-    assert!(!cases.is_empty());
-    cases
+    expectations.hold();
 }
 
 fn read_case(case: &Path) -> Manifest {
